@@ -1,0 +1,50 @@
+"""Perceiver IO in PyTorch: a faithful port of DeepMind's Haiku implementation.
+
+Paper: "Perceiver IO: A General Architecture for Structured Inputs & Outputs" (Jaegle et al., 2021).
+"""
+
+from perceiver_io.attention import MLP, Attention, CrossAttention, SelfAttention
+from perceiver_io.decoder import PerceiverDecoder, ProjectionDecoder
+from perceiver_io.encoder import PerceiverEncoder
+from perceiver_io.models import (
+    ImageClassificationConfig,
+    ImageClassificationPerceiver,
+    LanguageConfig,
+    LanguagePerceiver,
+    OpticalFlowConfig,
+    OpticalFlowPerceiver,
+    VideoAutoencodingConfig,
+    VideoAutoencodingPerceiver,
+)
+from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreprocessor, MultimodalQuery
+from perceiver_io.perceiver import Encoding, PerceiverIO
+from perceiver_io.registry import create_config, create_model, load_model, save_model
+from perceiver_io.version import __version__
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "CrossAttention",
+    "Encoding",
+    "ImageClassificationConfig",
+    "ImageClassificationPerceiver",
+    "LanguageConfig",
+    "LanguagePerceiver",
+    "MultimodalPostprocessor",
+    "MultimodalPreprocessor",
+    "MultimodalQuery",
+    "OpticalFlowConfig",
+    "OpticalFlowPerceiver",
+    "PerceiverDecoder",
+    "PerceiverEncoder",
+    "PerceiverIO",
+    "ProjectionDecoder",
+    "SelfAttention",
+    "VideoAutoencodingConfig",
+    "VideoAutoencodingPerceiver",
+    "__version__",
+    "create_config",
+    "create_model",
+    "load_model",
+    "save_model",
+]

@@ -1,0 +1,112 @@
+"""Masked language modelling on UTF-8 bytes (paper, section 4.1)."""
+
+import dataclasses
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from perceiver_io.decoder import PerceiverDecoder
+from perceiver_io.encoder import PerceiverEncoder
+from perceiver_io.models.config import ModelConfig
+from perceiver_io.perceiver import PerceiverIO
+from perceiver_io.position_encoding import LearnedPositionEncoding
+from perceiver_io.postprocessors import TiedEmbeddingPostprocessor
+from perceiver_io.preprocessors import ByteEmbedding, Preprocessor
+from perceiver_io.queries import PositionQuery
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageConfig(ModelConfig):
+    """Sizes of a `LanguagePerceiver`; the defaults are the released model's (201.1M parameters).
+
+    Attributes:
+        vocab_size: number of token ids: 256 bytes after 6 special ones.
+        max_seq_len: longest sequence, in tokens.
+        embed_channels: channels of token embeddings, queries and outputs.
+        qk_channels: width of queries and keys over all heads.
+    """
+
+    vocab_size: int = 262
+    max_seq_len: int = 2048
+    embed_channels: int = 768
+    num_latents: int = 256
+    num_latent_channels: int = 1280
+    num_self_attends_per_block: int = 26
+    num_blocks: int = 1
+    num_self_attend_heads: int = 8
+    num_cross_attend_heads: int = 8
+    num_decoder_heads: int = 8
+    qk_channels: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for heads in ("num_self_attend_heads", "num_cross_attend_heads", "num_decoder_heads"):
+            self.check_divides(heads, "qk_channels")
+        self.check_divides("num_self_attend_heads", "num_latent_channels")
+        self.check_divides("num_cross_attend_heads", "num_latent_channels")
+        self.check_divides("num_decoder_heads", "embed_channels")
+
+
+class LanguagePerceiver(PerceiverIO):
+    """Maps bytes to logits of the byte at each position.
+
+    Source: the reference's `masked_language_modelling` colab.
+    """
+
+    def __init__(self, config: LanguageConfig) -> None:
+        embedding = ByteEmbedding(config.vocab_size, config.embed_channels)
+        super().__init__(
+            input_preprocessor=Preprocessor(
+                embedding,
+                LearnedPositionEncoding(config.max_seq_len, config.embed_channels),
+                concat_or_add_pos="add",
+            ),
+            encoder=PerceiverEncoder(
+                config.embed_channels,
+                num_latents=config.num_latents,
+                num_latent_channels=config.num_latent_channels,
+                num_self_attends_per_block=config.num_self_attends_per_block,
+                num_blocks=config.num_blocks,
+                num_self_attend_heads=config.num_self_attend_heads,
+                num_cross_attend_heads=config.num_cross_attend_heads,
+                qk_channels=config.qk_channels,
+                v_channels=config.num_latent_channels,
+            ),
+            output_query=PositionQuery(LearnedPositionEncoding(config.max_seq_len, config.embed_channels)),
+            decoder=PerceiverDecoder(
+                config.embed_channels,
+                config.num_latent_channels,
+                output_channels=None,
+                num_heads=config.num_decoder_heads,
+                qk_channels=config.qk_channels,
+                v_channels=config.embed_channels,
+            ),
+            output_postprocessor=TiedEmbeddingPostprocessor(embedding),
+        )
+        self.config = config
+
+    def forward(  # type: ignore[override]  # a task model's arguments are its own
+        self,
+        tokens: Int[Tensor, "batch sequence"],
+        mask: Bool[Tensor, "batch sequence"] | None = None,
+    ) -> Float[Tensor, "batch sequence vocab"]:
+        """Maps token ids to logits.
+
+        Sequences shorter than `max_seq_len` need no padding: padded and masked ones give the same logits.
+
+        Args:
+            tokens: ids in 0…vocab_size - 1; at most max_seq_len of them.
+            mask: True where a token is valid.
+
+        Raises:
+            ValueError: if the sequence is too long, or the mask is not of its shape.
+        """
+        length = tokens.shape[1]
+        if length > self.config.max_seq_len:
+            raise ValueError(
+                f"sequence of {length} tokens is longer than max_seq_len ({self.config.max_seq_len}); cut it in pieces"
+            )
+        if mask is not None and mask.shape != tokens.shape:
+            raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+        encoding = self.encode(tokens, mask)
+        return self.decode(encoding, points=slice(0, length), query_mask=mask)  # type: ignore[no-any-return]

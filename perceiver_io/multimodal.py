@@ -1,0 +1,294 @@
+"""Several modalities at once: composites of preprocessors, queries and postprocessors (paper, section 3.2).
+
+Modalities are concatenated in the sorted order of their names. Before that, rows are padded with a trained vector per
+modality to a common width, which also tells the modalities apart.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from perceiver_io.initializers import truncated_normal_
+from perceiver_io.position_encoding import Points, channels_of
+from perceiver_io.postprocessors import OutputPostprocessor, concatenate
+from perceiver_io.preprocessors import InputPreprocessor, InputTokens
+from perceiver_io.queries import OutputQuery, cut_points, num_points
+
+_PADDING_STD = 0.02
+ModalityPoints = Mapping[str, Points]
+
+
+def module_key(modality: str) -> str:
+    """Maps a modality's name, any string, to one that PyTorch accepts as a module's and a parameter's name.
+
+    Most names stay as they are. Dots are escaped (they separate modules), and names that a container's own attributes
+    have ("values", "type") get a trailing %.
+    """
+    key = modality.replace("%", "%25").replace(".", "%2E")
+    taken = not key or hasattr(nn.ModuleDict, key) or hasattr(nn.ParameterDict(), key) or key in vars(nn.ModuleDict())
+    return key + "%" if taken else key
+
+
+class Modalities(nn.Module):
+    """An ordered mapping from modality names, sorted, to modules."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        if not modules:
+            raise ValueError("a dict of modalities must have at least one entry")
+        self.names = sorted(modules)
+        for name in self.names:
+            self.add_module(module_key(name), modules[name])
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self._modules[module_key(name)]  # type: ignore[return-value]
+
+    def items(self) -> Iterator[tuple[str, nn.Module]]:
+        """Names and modules in sorted order."""
+        return ((name, self[name]) for name in self.names)
+
+
+class ChannelPadding(nn.Module):
+    """Pads the rows of each modality to a common width with a trained vector.
+
+    Args:
+        channels: width of each modality's rows.
+        min_padding_size: width of the widest modality's vector; the common width is that much more.
+    """
+
+    def __init__(self, channels: Mapping[str, int], min_padding_size: int) -> None:
+        super().__init__()
+        self.num_channels = max(channels.values()) + min_padding_size
+        for name, width in channels.items():
+            vector = torch.empty(self.num_channels - width)
+            self.register_parameter(module_key(name), nn.Parameter(truncated_normal_(vector, _PADDING_STD)))
+
+    def forward(
+        self, name: str, rows: Float[Tensor, "#batch rows channels"]
+    ) -> Float[Tensor, "#batch rows padded_channels"]:
+        """Pads the rows of a modality."""
+        vector = self.get_parameter_of(name)
+        return torch.cat([rows, vector.to(rows.dtype).expand(*rows.shape[:-1], -1)], dim=-1)
+
+    def get_parameter_of(self, name: str) -> nn.Parameter:
+        """The vector of a modality."""
+        return self._parameters[module_key(name)]  # type: ignore[return-value]
+
+
+class MultimodalPreprocessor(InputPreprocessor):
+    """Maps a dict of raw inputs to the concatenated, padded tokens of all modalities.
+
+    Source: the reference's `MultimodalPreprocessor`.
+
+    Args:
+        modalities: a preprocessor per modality, with `num_channels`.
+        mask_probs: probability, per modality, that a token is replaced by the modality's trained mask token (QUIRK: in
+            evaluation too); modalities left out are not masked; None for no mask tokens at all.
+        min_padding_size: see `ChannelPadding`.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, nn.Module],
+        *,
+        mask_probs: Mapping[str, float] | None = None,
+        min_padding_size: int = 2,
+    ) -> None:
+        super().__init__()
+        self.modalities = Modalities(modalities)
+        self.padding = ChannelPadding(
+            {name: channels_of(module) for name, module in self.modalities.items()}, min_padding_size
+        )
+        self.mask_probs = None if mask_probs is None else dict(mask_probs)
+        self.mask_tokens = nn.Module()
+        if mask_probs is not None:
+            _check_names("mask_probs", mask_probs, self.modalities.names)
+            for name, prob in mask_probs.items():
+                if not 0 <= prob <= 1:
+                    raise ValueError(f"mask_probs[{name!r}] ({prob}) must be a probability between 0 and 1")
+                token = nn.Parameter(truncated_normal_(torch.empty(self.num_channels), _PADDING_STD))
+                self.mask_tokens.register_parameter(module_key(name), token)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a token."""
+        return self.padding.num_channels
+
+    def forward(  # type: ignore[override]  # inputs are a dict here
+        self,
+        inputs: Mapping[str, Tensor],
+        input_mask: Mapping[str, Tensor | None] | Bool[Tensor, "batch inputs"] | None = None,
+        positions: ModalityPoints | None = None,
+        generator: torch.Generator | None = None,
+    ) -> InputTokens:
+        """Preprocesses a batch.
+
+        Args:
+            inputs: raw input of every modality.
+            input_mask: True where a token is valid, per modality or for all tokens in sorted order.
+            positions: coordinates of the inputs of the modalities that do not lie on their grid.
+            generator: source of the random masking, for modalities with a probability other than 0 and 1.
+
+        Raises:
+            ValueError: if the names are not those of the modalities.
+        """
+        _check_names("inputs", inputs, self.modalities.names, complete=True)
+        tokens, features = {}, {}
+        for name, preprocessor in self.modalities.items():
+            preprocessed = preprocessor(inputs[name], positions=(positions or {}).get(name))
+            features[name] = preprocessed.features
+            tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), generator)
+        if isinstance(input_mask, Mapping):
+            _check_names("input_mask", input_mask, self.modalities.names)
+            sizes = {name: rows.shape[1] for name, rows in tokens.items()}
+            input_mask = _concatenate_masks(input_mask, sizes)
+        return InputTokens(torch.cat(list(tokens.values()), dim=1), features, input_mask)
+
+    def _mask(self, name: str, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
+        prob = (self.mask_probs or {}).get(name, 0)
+        if prob == 0:
+            return tokens
+        mask_token = self.mask_tokens._parameters[module_key(name)]
+        assert mask_token is not None
+        mask_token = mask_token.to(tokens.dtype)
+        if prob == 1:
+            return mask_token.expand_as(tokens)
+        draws = torch.rand(tokens.shape[:2], generator=generator, device=tokens.device)
+        return torch.where((draws < prob).unsqueeze(-1), mask_token, tokens)
+
+
+class MultimodalQuery(OutputQuery):
+    """Maps a dict of points to the concatenated, padded queries of these modalities.
+
+    Source: the reference's `MultimodalDecoder.decoder_query`.
+
+    Args:
+        modalities: a query per modality, with `num_channels`.
+        min_padding_size: see `ChannelPadding`.
+    """
+
+    def __init__(self, modalities: Mapping[str, OutputQuery], *, min_padding_size: int = 2) -> None:
+        super().__init__()
+        self.modalities = Modalities(modalities)
+        self.padding = ChannelPadding(
+            {name: channels_of(module) for name, module in self.modalities.items()}, min_padding_size
+        )
+        self.reads_inputs = any(query.reads_inputs for query in modalities.values())
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a query."""
+        return self.padding.num_channels
+
+    def forward(
+        self, points: ModalityPoints | None = None, inputs: InputTokens | None = None
+    ) -> Float[Tensor, "#batch outputs channels"]:
+        """Maps points per modality (None: all; left out: none) to queries; inputs are those of the same name."""
+        chosen = self._chosen(points)
+        queries = [
+            self.padding(name, self.modalities[name](points_of, self._inputs_of(name, inputs)))
+            for name, points_of in chosen.items()
+        ]
+        batch_size = max(rows.shape[0] for rows in queries)
+        return torch.cat([rows.expand(batch_size, -1, -1) for rows in queries], dim=1)
+
+    def chunks(  # type: ignore[override]  # points and masks are dicts here
+        self,
+        points: ModalityPoints | None,
+        query_mask: Mapping[str, Tensor | None] | None,
+        inputs: InputTokens | None,
+        chunk_size: int | None,
+    ) -> Iterator[tuple[dict[str, Points], Tensor | None]]:
+        """Cuts the points of one modality after the other; without `chunk_size` all modalities are one piece."""
+        chosen = self._chosen(points)
+        masks = query_mask or {}
+        _check_names("query_mask", masks, list(chosen))
+        if chunk_size is None:
+            sizes = {name: self.outputs_of(name, points_of, inputs) for name, points_of in chosen.items()}
+            # Explicit bounds, so that the outputs can be split again.
+            whole = {name: cut_points(p, slice(None), sizes[name]) for name, p in chosen.items()}
+            yield whole, _concatenate_masks(masks, sizes)
+            return
+        for name, points_of in chosen.items():
+            query, inputs_of = self._query(name), self._inputs_of(name, inputs)
+            for piece, mask in query.chunks(points_of, masks.get(name), inputs_of, chunk_size):
+                yield {name: piece}, mask
+
+    def outputs_of(self, name: str, points: Points, inputs: InputTokens | None) -> int:
+        """Counts the outputs of a modality at `points`."""
+        return num_points(points, self._query(name).num_outputs(self._inputs_of(name, inputs)))
+
+    def _query(self, name: str) -> OutputQuery:
+        query = self.modalities[name]
+        assert isinstance(query, OutputQuery)
+        return query
+
+    def _chosen(self, points: ModalityPoints | None) -> dict[str, Points]:
+        if points is None:
+            return dict.fromkeys(self.modalities.names)
+        _check_names("points", points, self.modalities.names)
+        if not points:
+            raise ValueError(f"points must name at least one of the modalities {self.modalities.names}; None for all")
+        return {name: points[name] for name in self.modalities.names if name in points}
+
+    def _inputs_of(self, name: str, inputs: InputTokens | None) -> InputTokens | None:
+        """The modality's own part of the tokens; None for a modality that is no input."""
+        if inputs is None or not isinstance(inputs.features, dict) or name not in inputs.features:
+            return None
+        start = 0
+        for other, features in inputs.features.items():  # in the order of the tokens
+            if other == name:
+                return InputTokens(inputs.tokens[:, start : start + features.shape[1]], features)
+            start += features.shape[1]
+        return None
+
+
+class MultimodalPostprocessor(OutputPostprocessor):
+    """Maps decoded outputs to a dict with the postprocessed outputs of each modality.
+
+    Source: the reference's `MultimodalPostprocessor`.
+
+    Args:
+        modalities: a postprocessor per modality.
+    """
+
+    def __init__(self, modalities: Mapping[str, OutputPostprocessor]) -> None:
+        super().__init__()
+        self.modalities = Modalities(modalities)
+
+    def over_chunks(  # type: ignore[override]  # points and results are dicts here
+        self, chunks: Iterable[tuple[Mapping[str, Points], Tensor]]
+    ) -> dict[str, Tensor]:
+        """Maps decoded chunks, each with the points that it was decoded at, to the postprocessed whole."""
+        parts: dict[str, list[Tensor]] = {}
+        for points, outputs in chunks:
+            sizes = [num_points(points_of, outputs.shape[1]) for points_of in points.values()]
+            for name, rows in zip(points, outputs.split(sizes, dim=1), strict=True):
+                parts.setdefault(name, []).append(self.modalities[name](rows) if self._pointwise(name) else rows)
+        results = {name: concatenate(rows) for name, rows in parts.items()}
+        return {name: rows if self._pointwise(name) else self.modalities[name](rows) for name, rows in results.items()}
+
+    def _pointwise(self, name: str) -> bool:
+        return bool(self.modalities[name].pointwise)
+
+
+def _concatenate_masks(masks: Mapping[str, Tensor | None], sizes: Mapping[str, int]) -> Tensor | None:
+    """Concatenates masks [batch, rows] in the order of `sizes`; a modality without one is valid everywhere."""
+    given = [mask for mask in masks.values() if mask is not None]
+    if not given:
+        return None
+    valid = given[0].new_ones(given[0].shape[0], 1)
+    parts = []
+    for name, size in sizes.items():
+        mask = masks.get(name)
+        parts.append(valid.expand(-1, size) if mask is None else mask)
+    return torch.cat(parts, dim=1)
+
+
+def _check_names(what: str, given: Iterable[str], names: list[str], complete: bool = False) -> None:
+    unknown = sorted(set(given) - set(names))
+    missing = sorted(set(names) - set(given)) if complete else []
+    if unknown or missing:
+        raise ValueError(f"{what} must name the modalities {names}; unknown: {unknown}, missing: {missing}")

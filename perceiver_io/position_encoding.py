@@ -1,0 +1,300 @@
+"""Position encodings: where an input or an output lies, as channels (paper, supplement D).
+
+Every encoding is called with the `Points` it is wanted at:
+
+* `None`, all points of the grid; a `slice`, some of them, in row-major order;
+* integers, flat row-major indices, [points] or one set per example [batch, points];
+* floats, coordinates of your own, nominally in -1…1, [batch, points, dimensions].
+
+The result has batch size 1 where it is the same for all examples.
+
+QUIRK: the grid spans -1…1 with both ends included, but an index c on an axis of n lies at -1 + 2c/n, which is not on
+that grid. The released video model was trained and is used with indices.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceiver_io.initializers import haiku_linear, truncated_normal_
+
+Points: TypeAlias = Int[Tensor, "*batch points"] | Float[Tensor, "batch points dimensions"] | slice | None
+
+
+def linspace(start: float, stop: float, num: int) -> Float32[Tensor, "num"]:
+    """Maps two ends to `num` evenly spaced values between them, bit for bit as `jax.numpy.linspace` in float32.
+
+    `torch.linspace` and `numpy.linspace` differ by an ulp, which the audio frequencies turn into 1e-2.
+    """
+    if num == 1:
+        return torch.tensor([start], dtype=torch.float32, device="cpu")
+    step = torch.arange(num, dtype=torch.float32, device="cpu") * (1.0 / torch.tensor(num - 1.0, device="cpu"))
+    values = start * (1 - step) + stop * step
+    values[-1] = stop
+    return values
+
+
+def linear_positions(index_dims: Sequence[int]) -> Float32[Tensor, "*index_dims dimensions"]:
+    """Maps the sizes of a grid to the coordinates of its points, each axis spanning -1…1.
+
+    Source: the reference's `build_linear_positions`.
+    """
+    axes = [linspace(-1.0, 1.0, num) for num in index_dims]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def select_rows(rows: Float[Tensor, "batch rows channels"], points: Points) -> Float[Tensor, "#batch points channels"]:
+    """Maps rows to those at `points` (all, a slice, or flat indices shared or per example)."""
+    if points is None:
+        return rows
+    if isinstance(points, slice):
+        return rows[:, points]
+    if points.is_floating_point():
+        raise ValueError("points given as coordinates need a Fourier encoding; give integer indices of rows instead")
+    if points.ndim == 1:
+        return rows[:, points]
+    return torch.take_along_dim(rows, points.unsqueeze(-1), dim=1)
+
+
+class FourierPositionEncoding(nn.Module):
+    """Maps points to their coordinates and to sines and cosines of these at linearly spaced frequencies.
+
+    Channels: coordinates (one per axis), all sines (axis by axis), all cosines (axis by axis). Frequencies run from 1
+    to half the resolution (the Nyquist frequency). Everything is computed in float32, then cast to the module's dtype.
+    Source: the reference's `FourierPositionEncoding`; paper, supplement D.
+
+    Args:
+        index_dims: sizes of the grid; a call may name others.
+        num_bands: frequencies per axis.
+        max_resolution: highest resolution that an axis is to tell apart; default the sizes of the grid.
+        concat_pos: whether the coordinates themselves are included.
+        sine_only: whether to leave out the cosines.
+    """
+
+    def __init__(
+        self,
+        index_dims: Sequence[int],
+        *,
+        num_bands: int,
+        max_resolution: Sequence[int] | None = None,
+        concat_pos: bool = True,
+        sine_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if max_resolution is not None and len(max_resolution) != len(index_dims):
+            raise ValueError(
+                f"max_resolution {tuple(max_resolution)} must have one entry per axis of index_dims {tuple(index_dims)}"
+            )
+        self.index_dims = tuple(index_dims)
+        self.num_bands = num_bands
+        self.max_resolution = None if max_resolution is None else tuple(max_resolution)
+        self.concat_pos = concat_pos
+        self.sine_only = sine_only
+        # A coordinate only ever meets the frequencies of its own axis, so that one small table per axis holds all
+        # sines and cosines of the grid.
+        for axis, table in enumerate(self._grid_tables(self.index_dims)):
+            self.register_buffer(f"axis_{axis}", _to_default_device(table), persistent=False)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the encoding."""
+        return len(self.index_dims) * (self.concat_pos + (1 if self.sine_only else 2) * self.num_bands)
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return math.prod(self.index_dims)
+
+    def forward(
+        self, points: Points = None, index_dims: Sequence[int] | None = None
+    ) -> Float[Tensor, "#batch points channels"]:
+        """Encodes `points` of the grid of sizes `index_dims` (default: the constructor's)."""
+        index_dims = self.index_dims if index_dims is None else tuple(index_dims)
+        if len(index_dims) != len(self.index_dims):
+            raise ValueError(
+                f"index_dims {index_dims} must have {len(self.index_dims)} axes, as the encoding's {self.index_dims}"
+            )
+        like = self.get_buffer("axis_0")
+        if isinstance(points, Tensor) and points.is_floating_point():
+            return self._encode_coordinates(points, index_dims).to(like.dtype)
+        if isinstance(points, Tensor):
+            tables = [table.to(like) for table in self._sampled_tables(index_dims)]
+            encoded = self._combine([t[i] for t, i in zip(tables, unravel(points, index_dims), strict=True)])
+            return encoded if points.ndim == 2 else encoded[None]
+        if index_dims == self.index_dims:
+            tables = [self.get_buffer(f"axis_{axis}") for axis in range(len(index_dims))]
+        else:
+            tables = [table.to(like) for table in self._grid_tables(index_dims)]
+        if isinstance(points, slice):
+            indices = torch.arange(math.prod(index_dims), device=like.device)[points]
+            return self._combine([t[i] for t, i in zip(tables, unravel(indices, index_dims), strict=True)])[None]
+        # Each axis's table is laid along its own axis of the grid and repeated along the others.
+        grid = [
+            table.reshape([-1 if a == axis else 1 for a in range(len(index_dims))] + [table.shape[-1]]).expand(
+                *index_dims, -1
+            )
+            for axis, table in enumerate(tables)
+        ]
+        return self._combine(grid).reshape(1, math.prod(index_dims), self.num_channels)
+
+    def _encode_coordinates(self, points: Tensor, index_dims: tuple[int, ...]) -> Tensor:
+        if points.shape[-1] != len(index_dims):
+            raise ValueError(f"points {tuple(points.shape)} must have {len(index_dims)} coordinates on the last axis")
+        return self._combine(self._tables(points.float().unbind(-1), index_dims))
+
+    def _combine(self, rows: Sequence[Tensor]) -> Tensor:
+        """Orders the channels of the axes' rows (coordinate, sines, cosines): all of a kind stand together."""
+        sizes = [1, self.num_bands] + ([] if self.sine_only else [self.num_bands])
+        coordinates, *waves = zip(*(row.split(sizes, dim=-1) for row in rows), strict=True)
+        kinds = [coordinates, *waves] if self.concat_pos else waves
+        return torch.cat([part for kind in kinds for part in kind], dim=-1)
+
+    def _grid_tables(self, index_dims: Sequence[int]) -> list[Tensor]:
+        return self._tables([linspace(-1.0, 1.0, num) for num in index_dims], index_dims)
+
+    def _sampled_tables(self, index_dims: Sequence[int]) -> list[Tensor]:
+        return self._tables([-1 + 2 * torch.arange(num, device="cpu") / num for num in index_dims], index_dims)
+
+    def _tables(self, coordinates: Sequence[Tensor], index_dims: Sequence[int]) -> list[Tensor]:
+        """Maps each axis's float32 coordinates [...] to [..., coordinate + sines (+ cosines)]."""
+        tables = []
+        for positions, resolution in zip(coordinates, self.max_resolution or index_dims, strict=True):
+            bands = linspace(1.0, resolution / 2, self.num_bands).to(positions.device)
+            angles = math.pi * (positions.unsqueeze(-1) * bands)
+            waves = [angles.sin()] if self.sine_only else [angles.sin(), angles.cos()]
+            tables.append(torch.cat([positions.unsqueeze(-1), *waves], dim=-1))
+        return tables
+
+
+class LearnedPositionEncoding(nn.Module):
+    """Maps points to trained vectors, one per point of the grid.
+
+    Source: the reference's `TrainablePositionEncoding`. DEVIATION: the reference returns all vectors whatever points
+    are asked for; here integer points select theirs.
+
+    Args:
+        num_points: points of the grid.
+        num_channels: channels of a vector.
+        init_std: deviation of the truncated normal that they start from.
+    """
+
+    def __init__(self, num_points: int, num_channels: int, *, init_std: float = 0.02) -> None:
+        super().__init__()
+        self.embeddings = nn.Parameter(truncated_normal_(torch.empty(num_points, num_channels), init_std))
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the encoding."""
+        return self.embeddings.shape[1]
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return self.embeddings.shape[0]
+
+    def forward(
+        self, points: Points = None, index_dims: Sequence[int] | None = None
+    ) -> Float[Tensor, "#batch points channels"]:
+        """Selects the vectors at `points`; a sequence (one index dimension) may be shorter than the table."""
+        rows = self.embeddings[None]
+        if index_dims is not None and math.prod(index_dims) != self.num_points:
+            if len(index_dims) > 1 or index_dims[0] > self.num_points:
+                raise ValueError(
+                    f"inputs of sizes {tuple(index_dims)} have {math.prod(index_dims)} points but {self.num_points} "
+                    "positions were learned; resize the input or build the encoding with as many points"
+                )
+            rows = rows[:, : index_dims[0]]
+        return select_rows(rows, points)
+
+
+class ProjectedPositionEncoding(nn.Module):
+    """Maps points to a linear projection of another encoding of them.
+
+    Source: the reference's `PositionEncodingProjector`.
+
+    Args:
+        base: the encoding to project.
+        num_channels: channels of the result.
+    """
+
+    def __init__(self, base: nn.Module, num_channels: int) -> None:
+        super().__init__()
+        self.base = base
+        self.projection = haiku_linear(channels_of(base), num_channels)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the encoding."""
+        return self.projection.out_features
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return int(self.base.num_points)
+
+    def forward(
+        self, points: Points = None, index_dims: Sequence[int] | None = None
+    ) -> Float[Tensor, "#batch points channels"]:
+        """Encodes `points` as the base does, then projects."""
+        projected: Tensor = self.projection(self.base(points, index_dims))
+        return projected
+
+
+class ResidualMLPPositionEncoding(nn.Module):
+    """Maps points to another encoding of them, deepened by residual linear layers with ReLU between.
+
+    Each layer is `encoding + linear(encoding)`; all but the last are followed by a ReLU. Source: `n_extra_pos_mlp` of
+    the reference's image and audio preprocessors.
+
+    Args:
+        base: the encoding to deepen.
+        num_layers: number of layers.
+    """
+
+    def __init__(self, base: nn.Module, num_layers: int) -> None:
+        super().__init__()
+        self.base = base
+        channels = channels_of(base)
+        self.layers = nn.ModuleList(haiku_linear(channels, channels) for _ in range(num_layers))
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the encoding."""
+        return channels_of(self.base)
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        return int(self.base.num_points)
+
+    def forward(
+        self, points: Points = None, index_dims: Sequence[int] | None = None
+    ) -> Float[Tensor, "#batch points channels"]:
+        """Encodes `points` as the base does, then applies the layers."""
+        encoding: Tensor = self.base(points, index_dims)
+        for i, layer in enumerate(self.layers):
+            encoding = encoding + layer(encoding)
+            if i < len(self.layers) - 1:
+                encoding = F.relu(encoding)
+        return encoding
+
+
+def unravel(indices: Int[Tensor, "*points"], index_dims: Sequence[int]) -> tuple[Int[Tensor, "*points"], ...]:
+    """Maps flat row-major indices to one coordinate tensor per axis."""
+    return torch.unravel_index(indices, tuple(index_dims))
+
+
+def channels_of(module: nn.Module) -> int:
+    """The number of channels that a featurizer, encoding or query yields."""
+    return int(module.num_channels)  # type: ignore[arg-type]
+
+
+def _to_default_device(table: Tensor) -> Tensor:
+    """Moves a table to where new tensors go, but keeps its values on the meta device, which could not hold them."""
+    device = torch.get_default_device()
+    return table if device.type == "meta" else table.to(device)

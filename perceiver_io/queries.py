@@ -1,0 +1,151 @@
+"""Output queries: what the decoder is asked for, one row per output (paper, section 3.2).
+
+Any query can be asked for some of its outputs: `points` as in `position_encoding`. `chunks` cuts points (and the mask
+that goes with them) into pieces; decoding these one by one gives what decoding them at once does.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from perceiver_io.position_encoding import Points, channels_of, select_rows
+from perceiver_io.preprocessors import InputTokens
+
+
+class OutputQuery(nn.Module):
+    """Base of queries: maps points to query rows.
+
+    Attributes:
+        reads_inputs: whether `forward` needs the preprocessed inputs, which are then kept with the encoding.
+    """
+
+    reads_inputs = False
+
+    def num_outputs(self, inputs: InputTokens | None) -> int:
+        """Number of outputs when all points are asked for."""
+        raise NotImplementedError
+
+    def forward(self, points: Points = None, inputs: InputTokens | None = None) -> Tensor:
+        """Maps points to queries [batch or 1, points, channels]."""
+        raise NotImplementedError
+
+    def chunks(
+        self,
+        points: Points,
+        query_mask: Bool[Tensor, "batch outputs"] | None,
+        inputs: InputTokens | None,
+        chunk_size: int | None,
+    ) -> Iterator[tuple[Points, Tensor | None]]:
+        """Cuts points and their mask into pieces of at most `chunk_size` outputs (None: one piece)."""
+        if chunk_size is None:
+            yield points, query_mask
+            return
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size ({chunk_size}) must be at least 1; None decodes everything at once")
+        num_outputs = self.num_outputs(inputs)
+        for start in range(0, num_points(points, num_outputs), chunk_size):
+            piece = slice(start, start + chunk_size)
+            mask = None if query_mask is None else query_mask[:, piece]
+            yield cut_points(points, piece, num_outputs), mask
+
+
+class PositionQuery(OutputQuery):
+    """Queries by position: the encoding of each output's place, optionally with the input's features there.
+
+    With a `LearnedPositionEncoding` these are the reference's trainable queries.
+    Source: the reference's `BasicDecoder.decoder_query`.
+
+    Args:
+        position_encoding: encodes the outputs' positions.
+        concat_inputs: number of feature channels of the input to put before the encoding (the inputs without their
+            position, `concat_preprocessed_input` of the reference), which must have one token per output; 0 for none.
+    """
+
+    def __init__(self, position_encoding: nn.Module, *, concat_inputs: int = 0) -> None:
+        super().__init__()
+        self.position_encoding = position_encoding
+        self.concat_inputs = concat_inputs
+        self.reads_inputs = concat_inputs > 0
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a query."""
+        return self.concat_inputs + channels_of(self.position_encoding)
+
+    def num_outputs(self, inputs: InputTokens | None) -> int:
+        """Number of outputs when all points are asked for."""
+        return int(self.position_encoding.num_points)
+
+    def forward(
+        self, points: Points = None, inputs: InputTokens | None = None
+    ) -> Float[Tensor, "#batch outputs channels"]:
+        """Maps points to queries; a batch of one stands for all examples."""
+        encoding: Tensor = self.position_encoding(points)
+        if not self.concat_inputs:
+            return encoding
+        assert inputs is not None
+        assert isinstance(inputs.features, Tensor)
+        features = select_rows(inputs.features, points)
+        if features.shape[1:] != (encoding.shape[1], self.concat_inputs):
+            raise ValueError(
+                f"inputs of {features.shape[1]} tokens with {features.shape[2]} feature channels must match the "
+                f"{encoding.shape[1]} outputs and concat_inputs ({self.concat_inputs}) to be part of the queries"
+            )
+        return torch.cat([features, encoding.expand(features.shape[0], -1, -1)], dim=-1)
+
+
+class InputQuery(OutputQuery):
+    """Queries by the preprocessed inputs themselves: one output per token. Source: the reference's `FlowDecoder`."""
+
+    reads_inputs = True
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+
+    def num_outputs(self, inputs: InputTokens | None) -> int:
+        """Number of outputs when all points are asked for."""
+        assert inputs is not None
+        return inputs.tokens.shape[1]
+
+    def forward(
+        self, points: Points = None, inputs: InputTokens | None = None
+    ) -> Float[Tensor, "batch outputs channels"]:
+        """Selects tokens."""
+        assert inputs is not None
+        return select_rows(inputs.tokens, points)
+
+
+class NoQuery(OutputQuery):
+    """For decoders that do not ask, such as `ProjectionDecoder`: a single empty row."""
+
+    num_channels = 0
+
+    def num_outputs(self, inputs: InputTokens | None) -> int:
+        """One."""
+        return 1
+
+    def forward(self, points: Points = None, inputs: InputTokens | None = None) -> Float[Tensor, "1 1 0"]:
+        """Returns an empty row."""
+        return torch.empty(1, 1, 0)
+
+
+def num_points(points: Points, num_outputs: int) -> int:
+    """Counts `points` where there are `num_outputs` in all."""
+    if isinstance(points, Tensor):
+        return points.shape[-2] if points.is_floating_point() else points.shape[-1]
+    return len(_range(points, num_outputs))
+
+
+def cut_points(points: Points, piece: slice, num_outputs: int) -> Points:
+    """Cuts a consecutive piece out of `points`."""
+    if isinstance(points, Tensor):
+        return points[:, piece] if points.is_floating_point() else points[..., piece]
+    cut = _range(points, num_outputs)[piece]
+    return slice(cut.start, cut.stop, cut.step)
+
+
+def _range(points: slice | None, num_outputs: int) -> range:
+    return range(*(points or slice(None)).indices(num_outputs))

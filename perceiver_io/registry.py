@@ -1,0 +1,177 @@
+"""Models by name: presets, and directories that hold a configuration with its weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from perceiver_io.atomic import new_directory
+from perceiver_io.models import (
+    ImageClassificationConfig,
+    ImageClassificationPerceiver,
+    LanguageConfig,
+    LanguagePerceiver,
+    OpticalFlowConfig,
+    OpticalFlowPerceiver,
+    VideoAutoencodingConfig,
+    VideoAutoencodingPerceiver,
+)
+from perceiver_io.models.config import ModelConfig
+from perceiver_io.perceiver import PerceiverIO
+from perceiver_io.version import __version__
+
+# The released models. The first of the ImageNet ones is the configuration's default.
+PRESETS: dict[str, ModelConfig] = {
+    "language": LanguageConfig(),
+    "imagenet-fourier": ImageClassificationConfig(),
+    "imagenet-learned": ImageClassificationConfig(
+        featurizer="conv1x1", position_encoding="learned", featurizer_channels=256, decoder_query_residual=False
+    ),
+    "imagenet-conv": ImageClassificationConfig(featurizer="conv", max_resolution=(56, 56)),
+    "optical-flow": OpticalFlowConfig(),
+    "video-autoencoding": VideoAutoencodingConfig(),
+}
+
+_MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO]] = {
+    LanguageConfig: LanguagePerceiver,
+    ImageClassificationConfig: ImageClassificationPerceiver,
+    OpticalFlowConfig: OpticalFlowPerceiver,
+    VideoAutoencodingConfig: VideoAutoencodingPerceiver,
+}
+_CONFIGS = {config.__name__: config for config in _MODELS}
+
+CONFIG_FILE = "config.json"
+WEIGHT_FILES = {"safetensors": "model.safetensors", "pth": "model.pth"}
+WeightFormat = Literal["safetensors", "pth"]
+
+
+def create_config(preset: str, **config_overrides: Any) -> ModelConfig:
+    """Maps the name of a released model, and fields to change, to a configuration.
+
+    Raises:
+        ValueError: for an unknown preset or field, or a value that a field cannot have.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    return type(config).from_dict({**vars(config), **config_overrides})
+
+
+def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
+    """Maps the name of a released model, and fields to change, to a model initialised as the reference does.
+
+    Raises:
+        ValueError: for an unknown preset or field, or a value that a field cannot have.
+    """
+    return model_from_config(create_config(preset, **config_overrides))
+
+
+def model_from_config(config: ModelConfig) -> PerceiverIO:
+    """Maps a configuration to a new model of its kind."""
+    return _MODELS[type(config)](config)
+
+
+def save_model(
+    model: PerceiverIO, directory: str | Path, *, metadata: Mapping[str, str] | None = None, overwrite: bool = False
+) -> None:
+    """Writes a task model as `config.json` and `model.safetensors`; nothing appears under the name before all is there.
+
+    Args:
+        directory: new or empty, unless `overwrite`.
+        metadata: notes to keep with the weights, e.g. where they come from.
+
+    Raises:
+        ValueError: for a model that has no configuration.
+        FileExistsError: if the directory has files already.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise ValueError(
+            f"save_model needs a model with a config, one of {', '.join(sorted(_CONFIGS))}; "
+            f"save the state_dict() of a {type(model).__name__} of your own instead"
+        )
+    save_checkpoint(config, model.state_dict(), directory, metadata=metadata, overwrite=overwrite)
+
+
+def save_checkpoint(
+    config: ModelConfig,
+    state_dict: Mapping[str, Tensor],
+    directory: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    weight_format: WeightFormat = "safetensors",
+    overwrite: bool = False,
+) -> None:
+    """Writes a configuration and a state dict as `save_model` does, in either of two formats for the weights."""
+    notes = {"library_version": __version__, **(metadata or {})}
+    description = {"config_class": type(config).__name__, "config": config.to_dict(), "metadata": notes}
+    with new_directory(Path(directory), overwrite=overwrite) as temporary:
+        (temporary / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        weights = temporary / WEIGHT_FILES[weight_format]
+        if weight_format == "safetensors":
+            tensors = {name: tensor.contiguous() for name, tensor in state_dict.items()}
+            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt", **notes})
+        else:
+            torch.save(dict(state_dict), weights)
+
+
+def load_model(directory: str | Path) -> PerceiverIO:
+    """Reads a model that `save_model` or the converter wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or if weights are missing, left over or of another shape.
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    with torch.device("meta"):  # no time spent on initial values
+        model = model_from_config(config)
+    _check_state_dict(model.state_dict(), state := _read_weights(directory), directory)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()
+
+
+def _read_config(directory: Path) -> ModelConfig:
+    path = directory / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; a model's directory is written by perceiver_io.save_model or by "
+            "`python conversion/convert_haiku_checkpoint.py SOURCE DESTINATION --model PRESET`"
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        config_class, values = _CONFIGS[description["config_class"]], description["config"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not the configuration of a model of this library ({error!r})") from error
+    return config_class.from_dict(values)
+
+
+def _read_weights(directory: Path) -> dict[str, Tensor]:
+    for weight_format, name in WEIGHT_FILES.items():
+        path = directory / name
+        if not path.is_file():
+            continue
+        try:
+            if weight_format == "safetensors":
+                return safetensors.torch.load_file(path)
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error}); convert or copy it again") from error
+    raise FileNotFoundError(f"{directory} has none of the files {', '.join(WEIGHT_FILES.values())}")
+
+
+def _check_state_dict(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], directory: Path) -> None:
+    missing, left_over = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    if missing or left_over:
+        raise ValueError(f"{directory} does not fit its config: missing {missing}, left over {left_over}")
+    for name, tensor in expected.items():
+        if tensor.shape != given[name].shape:
+            raise ValueError(
+                f"{directory} does not fit its config: {name} has shape {tuple(given[name].shape)}, "
+                f"not {tuple(tensor.shape)}"
+            )

@@ -1,0 +1,58 @@
+"""Package metadata; tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    source = (ROOT / "perceiver_io" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    assert match, "perceiver_io/version.py defines __version__"
+    return match.group(1)
+
+
+EXTRAS = {
+    # What the example scripts need beyond the library: pictures, video files, progress bars.
+    "examples": ["pillow>=10", "av>=12", "matplotlib>=3.8", "tqdm>=4.60"],
+    # Running DeepMind's own code beside ours (conversion/verify_against_jax.py).
+    "parity": ["jax>=0.4.30", "dm-haiku>=0.0.12", "einops>=0.6"],
+}
+EXTRAS["dev"] = [
+    *EXTRAS["examples"],
+    "beartype>=0.18",
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "opencv-python-headless>=4.9",  # the oracle for our resizing; the library itself does not use it
+    "pytest>=8",
+    "ruff>=0.5",
+]
+
+setup(
+    name="perceiver-io",
+    version=version(),
+    description="Perceiver IO in PyTorch: a faithful port of DeepMind's Haiku implementation",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["perceiver_io", "perceiver_io.*"]),
+    package_data={"perceiver_io": ["py.typed", "inputs/*.txt"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.5",
+        "numpy>=1.24",
+        "safetensors>=0.4",
+        "einops>=0.8",
+        "jaxtyping>=0.2.30",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

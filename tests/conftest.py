@@ -1,0 +1,24 @@
+"""Shape annotations are checked at run time in every test, and the worst parity figures are reported at the end."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("perceiver_io", "beartype.beartype")
+
+import pytest  # noqa: E402  # the hook must come before anything imports the library
+
+from tests.golden import WORST  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    import torch
+
+    torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not WORST:
+        return
+    terminalreporter.section("parity with the reference: worst max |difference| / std per group")
+    for group, (error, case) in sorted(WORST.items()):
+        terminalreporter.write_line(f"{group:28} {error:.1e}  {case}")
