@@ -33,10 +33,20 @@ def linspace(start: float, stop: float, num: int) -> Float32[Tensor, "num"]:
     """
     if num == 1:
         return torch.tensor([start], dtype=torch.float32, device="cpu")
-    step = torch.arange(num, dtype=torch.float32, device="cpu") * (1.0 / torch.tensor(num - 1.0, device="cpu"))
+    interval = 1.0 / torch.tensor(num - 1.0, dtype=torch.float32, device="cpu")
+    step = torch.arange(num, dtype=torch.float32, device="cpu") * interval
     values = start * (1 - step) + stop * step
     values[-1] = stop
     return values
+
+
+def sampled_positions(num: int) -> Float32[Tensor, "num"]:
+    """Maps the size of an axis to the coordinates -1 + 2c/num of its indices, bit for bit as the reference has them.
+
+    QUIRK: XLA divides by multiplying with the reciprocal, which is an ulp off the quotient for some.
+    """
+    indices = torch.arange(num, dtype=torch.float32, device="cpu")
+    return -1 + 2 * indices * (1.0 / torch.tensor(float(num), dtype=torch.float32, device="cpu"))
 
 
 def linear_positions(index_dims: Sequence[int]) -> Float32[Tensor, "*index_dims dimensions"]:
@@ -98,7 +108,7 @@ class FourierPositionEncoding(nn.Module):
         # A coordinate only ever meets the frequencies of its own axis, so that one small table per axis holds all
         # sines and cosines of the grid.
         for axis, table in enumerate(self._grid_tables(self.index_dims)):
-            self.register_buffer(f"axis_{axis}", _to_default_device(table), persistent=False)
+            self.register_buffer(f"axis_{axis}", _as_new_tensor(table), persistent=False)
 
     @property
     def num_channels(self) -> int:
@@ -158,7 +168,7 @@ class FourierPositionEncoding(nn.Module):
         return self._tables([linspace(-1.0, 1.0, num) for num in index_dims], index_dims)
 
     def _sampled_tables(self, index_dims: Sequence[int]) -> list[Tensor]:
-        return self._tables([-1 + 2 * torch.arange(num, device="cpu") / num for num in index_dims], index_dims)
+        return self._tables([sampled_positions(num) for num in index_dims], index_dims)
 
     def _tables(self, coordinates: Sequence[Tensor], index_dims: Sequence[int]) -> list[Tensor]:
         """Maps each axis's float32 coordinates [...] to [..., coordinate + sines (+ cosines)]."""
@@ -294,7 +304,7 @@ def channels_of(module: nn.Module) -> int:
     return int(module.num_channels)  # type: ignore[arg-type]
 
 
-def _to_default_device(table: Tensor) -> Tensor:
-    """Moves a table to where new tensors go, but keeps its values on the meta device, which could not hold them."""
+def _as_new_tensor(table: Tensor) -> Tensor:
+    """Gives a table the device and dtype of new tensors, except the meta device, which could not hold its values."""
     device = torch.get_default_device()
-    return table if device.type == "meta" else table.to(device)
+    return table.to("cpu" if device.type == "meta" else device, torch.get_default_dtype())

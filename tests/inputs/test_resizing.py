@@ -50,9 +50,7 @@ def test_cubic_is_within_one_grey_level_of_opencv(
 @pytest.mark.parametrize(
     ("old", "new"), [((256, 256), (224, 224)), ((160, 120), (224, 224)), ((448, 384), (224, 192)), ((28, 31), (56, 62))]
 )
-def test_usual_sizes(
-    old: tuple[int, int], new: tuple[int, int], channels: int, interpolation: Interpolation
-) -> None:
+def test_usual_sizes(old: tuple[int, int], new: tuple[int, int], channels: int, interpolation: Interpolation) -> None:
     different = differences(picture(*old, channels, seed=4), new, interpolation)
     assert different.max() <= 1
     # Cubic: OpenCV's x86 packages round exact results (measured: 1e-5 of the values differ), its other builds
