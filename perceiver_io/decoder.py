@@ -87,4 +87,4 @@ class ProjectionDecoder(nn.Module):
         query_mask: Bool[Tensor, "batch outputs"] | None = None,
     ) -> Float[Tensor, "batch output_channels"]:
         """Averages and projects."""
-        return self.output(latents.mean(dim=1))  # type: ignore[no-any-return]
+        return self.output(latents.mean(dim=1))

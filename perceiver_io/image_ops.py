@@ -265,7 +265,7 @@ class Conv2DUpsample(nn.Module):
 
     def forward(self, features: Images) -> OutImages:
         """Applies the layers."""
-        return self.layers[1](F.relu(self.layers[0](features)))  # type: ignore[no-any-return]
+        return self.layers[1](F.relu(self.layers[0](features)))
 
 
 class Conv3DUpsample(nn.Module):
@@ -294,8 +294,10 @@ class Conv3DUpsample(nn.Module):
         num_layers = max(num_time_upsamples, num_space_upsamples)
         for layer in range(num_layers):
             channels = out_channels * 2 ** (num_layers - 1 - layer)
-            stride = (2 if layer < num_time_upsamples else 1, *[2 if layer < num_space_upsamples else 1] * 2)
-            self.layers.append(nn.ConvTranspose3d(in_channels, channels, kernel_size=4, stride=stride, padding=1))
+            time, space = (2 if layer < n else 1 for n in (num_time_upsamples, num_space_upsamples))
+            self.layers.append(
+                nn.ConvTranspose3d(in_channels, channels, kernel_size=4, stride=(time, space, space), padding=1)
+            )
             in_channels = channels
         _initialise_transposed(self.layers)
 

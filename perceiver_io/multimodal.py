@@ -17,18 +17,18 @@ from perceiver_io.preprocessors import InputPreprocessor, InputTokens
 from perceiver_io.queries import OutputQuery, cut_points, num_points
 
 _PADDING_STD = 0.02
+_MODULE_ATTRIBUTES = {*vars(nn.Module()), "names", "num_channels"}
 ModalityPoints = Mapping[str, Points]
 
 
 def module_key(modality: str) -> str:
     """Maps a modality's name, any string, to one that PyTorch accepts as a module's and a parameter's name.
 
-    Most names stay as they are. Dots are escaped (they separate modules), and names that a container's own attributes
-    have ("values", "type") get a trailing %.
+    Most names stay as they are. Dots are escaped, since they separate modules; names of attributes that every module
+    has ("type", "training"), and the empty name, get a trailing %.
     """
     key = modality.replace("%", "%25").replace(".", "%2E")
-    taken = not key or hasattr(nn.ModuleDict, key) or hasattr(nn.ParameterDict(), key) or key in vars(nn.ModuleDict())
-    return key + "%" if taken else key
+    return key + "%" if not key or hasattr(Modalities, key) or key in _MODULE_ATTRIBUTES else key
 
 
 class Modalities(nn.Module):
@@ -43,7 +43,7 @@ class Modalities(nn.Module):
             self.add_module(module_key(name), modules[name])
 
     def __getitem__(self, name: str) -> nn.Module:
-        return self._modules[module_key(name)]  # type: ignore[return-value]
+        return self.get_submodule(module_key(name))
 
     def items(self) -> Iterator[tuple[str, nn.Module]]:
         """Names and modules in sorted order."""
@@ -69,12 +69,8 @@ class ChannelPadding(nn.Module):
         self, name: str, rows: Float[Tensor, "#batch rows channels"]
     ) -> Float[Tensor, "#batch rows padded_channels"]:
         """Pads the rows of a modality."""
-        vector = self.get_parameter_of(name)
-        return torch.cat([rows, vector.to(rows.dtype).expand(*rows.shape[:-1], -1)], dim=-1)
-
-    def get_parameter_of(self, name: str) -> nn.Parameter:
-        """The vector of a modality."""
-        return self._parameters[module_key(name)]  # type: ignore[return-value]
+        vector = self.get_parameter(module_key(name)).to(rows.dtype)
+        return torch.cat([rows, vector.expand(*rows.shape[:-1], -1)], dim=-1)
 
 
 class MultimodalPreprocessor(InputPreprocessor):
@@ -150,9 +146,7 @@ class MultimodalPreprocessor(InputPreprocessor):
         prob = (self.mask_probs or {}).get(name, 0)
         if prob == 0:
             return tokens
-        mask_token = self.mask_tokens._parameters[module_key(name)]
-        assert mask_token is not None
-        mask_token = mask_token.to(tokens.dtype)
+        mask_token = self.mask_tokens.get_parameter(module_key(name)).to(tokens.dtype)
         if prob == 1:
             return mask_token.expand_as(tokens)
         draws = torch.rand(tokens.shape[:2], generator=generator, device=tokens.device)
@@ -175,12 +169,8 @@ class MultimodalQuery(OutputQuery):
         self.padding = ChannelPadding(
             {name: channels_of(module) for name, module in self.modalities.items()}, min_padding_size
         )
+        self.num_channels = self.padding.num_channels
         self.reads_inputs = any(query.reads_inputs for query in modalities.values())
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of a query."""
-        return self.padding.num_channels
 
     def forward(
         self, points: ModalityPoints | None = None, inputs: InputTokens | None = None
@@ -194,7 +184,7 @@ class MultimodalQuery(OutputQuery):
         batch_size = max(rows.shape[0] for rows in queries)
         return torch.cat([rows.expand(batch_size, -1, -1) for rows in queries], dim=1)
 
-    def chunks(  # type: ignore[override]  # points and masks are dicts here
+    def chunks(
         self,
         points: ModalityPoints | None,
         query_mask: Mapping[str, Tensor | None] | None,

@@ -71,7 +71,27 @@ def select_rows(rows: Float[Tensor, "batch rows channels"], points: Points) -> F
     return torch.take_along_dim(rows, points.unsqueeze(-1), dim=1)
 
 
-class FourierPositionEncoding(nn.Module):
+class PositionEncoding(nn.Module):
+    """Base of encodings: maps points to channels."""
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the encoding."""
+        raise NotImplementedError
+
+    @property
+    def num_points(self) -> int:
+        """Points of the grid."""
+        raise NotImplementedError
+
+    def forward(
+        self, points: Points = None, index_dims: Sequence[int] | None = None
+    ) -> Float[Tensor, "#batch points channels"]:
+        """Encodes `points` of the grid of sizes `index_dims` (default: that of the constructor)."""
+        raise NotImplementedError
+
+
+class FourierPositionEncoding(PositionEncoding):
     """Maps points to their coordinates and to sines and cosines of these at linearly spaced frequencies.
 
     Channels: coordinates (one per axis), all sines (axis by axis), all cosines (axis by axis). Frequencies run from 1
@@ -112,18 +132,15 @@ class FourierPositionEncoding(nn.Module):
 
     @property
     def num_channels(self) -> int:
-        """Channels of the encoding."""
         return len(self.index_dims) * (self.concat_pos + (1 if self.sine_only else 2) * self.num_bands)
 
     @property
     def num_points(self) -> int:
-        """Points of the grid."""
         return math.prod(self.index_dims)
 
     def forward(
         self, points: Points = None, index_dims: Sequence[int] | None = None
     ) -> Float[Tensor, "#batch points channels"]:
-        """Encodes `points` of the grid of sizes `index_dims` (default: the constructor's)."""
         index_dims = self.index_dims if index_dims is None else tuple(index_dims)
         if len(index_dims) != len(self.index_dims):
             raise ValueError(
@@ -136,9 +153,8 @@ class FourierPositionEncoding(nn.Module):
             tables = [table.to(like) for table in self._sampled_tables(index_dims)]
             encoded = self._combine([t[i] for t, i in zip(tables, unravel(points, index_dims), strict=True)])
             return encoded if points.ndim == 2 else encoded[None]
-        if index_dims == self.index_dims:
-            tables = [self.get_buffer(f"axis_{axis}") for axis in range(len(index_dims))]
-        else:
+        tables = [self.get_buffer(f"axis_{axis}") for axis in range(len(index_dims))]
+        if index_dims != self.index_dims:
             tables = [table.to(like) for table in self._grid_tables(index_dims)]
         if isinstance(points, slice):
             indices = torch.arange(math.prod(index_dims), device=like.device)[points]
@@ -181,7 +197,7 @@ class FourierPositionEncoding(nn.Module):
         return tables
 
 
-class LearnedPositionEncoding(nn.Module):
+class LearnedPositionEncoding(PositionEncoding):
     """Maps points to trained vectors, one per point of the grid.
 
     Source: the reference's `TrainablePositionEncoding`. DEVIATION: the reference returns all vectors whatever points
@@ -199,12 +215,10 @@ class LearnedPositionEncoding(nn.Module):
 
     @property
     def num_channels(self) -> int:
-        """Channels of the encoding."""
         return self.embeddings.shape[1]
 
     @property
     def num_points(self) -> int:
-        """Points of the grid."""
         return self.embeddings.shape[0]
 
     def forward(
@@ -222,7 +236,7 @@ class LearnedPositionEncoding(nn.Module):
         return select_rows(rows, points)
 
 
-class ProjectedPositionEncoding(nn.Module):
+class ProjectedPositionEncoding(PositionEncoding):
     """Maps points to a linear projection of another encoding of them.
 
     Source: the reference's `PositionEncodingProjector`.
@@ -232,30 +246,27 @@ class ProjectedPositionEncoding(nn.Module):
         num_channels: channels of the result.
     """
 
-    def __init__(self, base: nn.Module, num_channels: int) -> None:
+    def __init__(self, base: PositionEncoding, num_channels: int) -> None:
         super().__init__()
         self.base = base
-        self.projection = haiku_linear(channels_of(base), num_channels)
+        self.projection = haiku_linear(base.num_channels, num_channels)
 
     @property
     def num_channels(self) -> int:
-        """Channels of the encoding."""
         return self.projection.out_features
 
     @property
     def num_points(self) -> int:
-        """Points of the grid."""
-        return int(self.base.num_points)
+        return self.base.num_points
 
     def forward(
         self, points: Points = None, index_dims: Sequence[int] | None = None
     ) -> Float[Tensor, "#batch points channels"]:
         """Encodes `points` as the base does, then projects."""
-        projected: Tensor = self.projection(self.base(points, index_dims))
-        return projected
+        return self.projection(self.base(points, index_dims))
 
 
-class ResidualMLPPositionEncoding(nn.Module):
+class ResidualMLPPositionEncoding(PositionEncoding):
     """Maps points to another encoding of them, deepened by residual linear layers with ReLU between.
 
     Each layer is `encoding + linear(encoding)`; all but the last are followed by a ReLU. Source: `n_extra_pos_mlp` of
@@ -266,21 +277,19 @@ class ResidualMLPPositionEncoding(nn.Module):
         num_layers: number of layers.
     """
 
-    def __init__(self, base: nn.Module, num_layers: int) -> None:
+    def __init__(self, base: PositionEncoding, num_layers: int) -> None:
         super().__init__()
         self.base = base
-        channels = channels_of(base)
+        channels = base.num_channels
         self.layers = nn.ModuleList(haiku_linear(channels, channels) for _ in range(num_layers))
 
     @property
     def num_channels(self) -> int:
-        """Channels of the encoding."""
-        return channels_of(self.base)
+        return self.base.num_channels
 
     @property
     def num_points(self) -> int:
-        """Points of the grid."""
-        return int(self.base.num_points)
+        return self.base.num_points
 
     def forward(
         self, points: Points = None, index_dims: Sequence[int] | None = None

@@ -26,7 +26,7 @@ class OutputPostprocessor(nn.Module):
         """Maps decoded chunks, each with the points that it was decoded at, to the postprocessed whole."""
         if self.pointwise:
             return concatenate([self(outputs) for _, outputs in chunks])
-        return self(concatenate([outputs for _, outputs in chunks]))  # type: ignore[no-any-return]
+        return self(concatenate([outputs for _, outputs in chunks]))
 
 
 class ModulePostprocessor(OutputPostprocessor):
@@ -38,7 +38,7 @@ class ModulePostprocessor(OutputPostprocessor):
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Applies the module."""
-        return self.module(outputs)  # type: ignore[no-any-return]
+        return self.module(outputs)
 
 
 class IdentityPostprocessor(OutputPostprocessor):
@@ -65,7 +65,7 @@ class ProjectionPostprocessor(OutputPostprocessor):
 
     def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch outputs out_channels"]:
         """Projects."""
-        return self.linear(outputs)  # type: ignore[no-any-return]
+        return self.linear(outputs)
 
 
 class FirstOutputPostprocessor(OutputPostprocessor):
@@ -90,7 +90,7 @@ class ClassificationPostprocessor(OutputPostprocessor):
 
     def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch classes"]:
         """Projects the first output."""
-        return self.linear(outputs[:, 0])  # type: ignore[no-any-return]
+        return self.linear(outputs[:, 0])
 
 
 class AudioPostprocessor(OutputPostprocessor):
@@ -109,7 +109,7 @@ class AudioPostprocessor(OutputPostprocessor):
 
     def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch samples"]:
         """Projects and joins the patches."""
-        return self.linear(outputs).flatten(1)  # type: ignore[no-any-return]
+        return self.linear(outputs).flatten(1)
 
 
 class TiedEmbeddingPostprocessor(OutputPostprocessor):
@@ -194,7 +194,7 @@ class Conv1x1Postprocessor(OutputPostprocessor):
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         """Subsamples and maps the channels."""
         pixels = images[..., :: self.stride, :: self.stride]
-        return self.linear(pixels.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
+        return self.linear(pixels.movedim(1, -1)).movedim(-1, 1)
 
 
 class ConvUpsamplePostprocessor(OutputPostprocessor):
@@ -214,8 +214,8 @@ class ConvUpsamplePostprocessor(OutputPostprocessor):
     def forward(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
         if frames.ndim == 5:
-            return self.upsample(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # type: ignore[no-any-return]
-        return self.upsample(frames)  # type: ignore[no-any-return]
+            return self.upsample(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return self.upsample(frames)
 
 
 class Conv3DUpsamplePostprocessor(OutputPostprocessor):
@@ -252,7 +252,7 @@ class Conv3DUpsamplePostprocessor(OutputPostprocessor):
 
     def forward(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
-        return self.upsample(frames)  # type: ignore[no-any-return]
+        return self.upsample(frames)
 
 
 def concatenate(chunks: list[Tensor]) -> Tensor:

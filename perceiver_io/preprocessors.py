@@ -208,7 +208,7 @@ class Conv1x1(nn.Module):
     def forward(self, images: Image | Video) -> Float[Tensor, "batch *index_dims features"]:
         """Subsamples, moves the channels last and maps them."""
         pixels = images[..., :: self.spatial_downsample, :: self.spatial_downsample].movedim(-3, -1)
-        return self.linear(pixels)  # type: ignore[no-any-return]
+        return self.linear(pixels)
 
 
 class ConvStem(nn.Module):
@@ -234,7 +234,7 @@ class ConvStem(nn.Module):
         """Applies the convolutions and moves the channels last."""
         if images.ndim == 5:
             return self.downsample(images.flatten(0, 1)).unflatten(0, images.shape[:2]).movedim(-3, -1)
-        return self.downsample(images).movedim(-3, -1)  # type: ignore[no-any-return]
+        return self.downsample(images).movedim(-3, -1)
 
 
 class AudioPatches(nn.Module):

@@ -5,12 +5,13 @@ that goes with them) into pieces; decoding these one by one gives what decoding 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver_io.position_encoding import Points, channels_of, select_rows
+from perceiver_io.position_encoding import Points, PositionEncoding, select_rows
 from perceiver_io.preprocessors import InputTokens
 
 
@@ -19,26 +20,28 @@ class OutputQuery(nn.Module):
 
     Attributes:
         reads_inputs: whether `forward` needs the preprocessed inputs, which are then kept with the encoding.
+        num_channels: channels of a query.
     """
 
-    reads_inputs = False
+    reads_inputs: bool = False
+    num_channels: int
 
     def num_outputs(self, inputs: InputTokens | None) -> int:
         """Number of outputs when all points are asked for."""
         raise NotImplementedError
 
-    def forward(self, points: Points = None, inputs: InputTokens | None = None) -> Tensor:
-        """Maps points to queries [batch or 1, points, channels]."""
+    def forward(self, points: Any = None, inputs: InputTokens | None = None) -> Tensor:
+        """Maps points (in a composite, a dict of them) to queries [batch or 1, points, channels]."""
         raise NotImplementedError
 
     def chunks(
         self,
-        points: Points,
-        query_mask: Bool[Tensor, "batch outputs"] | None,
+        points: Any,
+        query_mask: Any,
         inputs: InputTokens | None,
         chunk_size: int | None,
-    ) -> Iterator[tuple[Points, Tensor | None]]:
-        """Cuts points and their mask into pieces of at most `chunk_size` outputs (None: one piece)."""
+    ) -> Iterator[tuple[Any, Tensor | None]]:
+        """Cuts points and their mask [batch, outputs] into pieces of at most `chunk_size` outputs (None: one piece)."""
         if chunk_size is None:
             yield points, query_mask
             return
@@ -63,26 +66,22 @@ class PositionQuery(OutputQuery):
             position, `concat_preprocessed_input` of the reference), which must have one token per output; 0 for none.
     """
 
-    def __init__(self, position_encoding: nn.Module, *, concat_inputs: int = 0) -> None:
+    def __init__(self, position_encoding: PositionEncoding, *, concat_inputs: int = 0) -> None:
         super().__init__()
         self.position_encoding = position_encoding
         self.concat_inputs = concat_inputs
+        self.num_channels = concat_inputs + position_encoding.num_channels
         self.reads_inputs = concat_inputs > 0
-
-    @property
-    def num_channels(self) -> int:
-        """Channels of a query."""
-        return self.concat_inputs + channels_of(self.position_encoding)
 
     def num_outputs(self, inputs: InputTokens | None) -> int:
         """Number of outputs when all points are asked for."""
-        return int(self.position_encoding.num_points)
+        return self.position_encoding.num_points
 
     def forward(
         self, points: Points = None, inputs: InputTokens | None = None
     ) -> Float[Tensor, "#batch outputs channels"]:
         """Maps points to queries; a batch of one stands for all examples."""
-        encoding: Tensor = self.position_encoding(points)
+        encoding = self.position_encoding(points)
         if not self.concat_inputs:
             return encoding
         assert inputs is not None

@@ -105,7 +105,7 @@ def draw_flow(
 
     side = torch.linspace(-1, 1, 301)
     directions = torch.stack(torch.meshgrid(side, side, indexing="xy"))
-    wheel = flow_to_image(directions, max_motion=1)
+    wheel = flow_to_image(directions, max_motion=1.0)
     wheel[(directions.norm(dim=0) > 1).numpy()] = 255
     legend.imshow(wheel)
     legend.set_title("Direction")
@@ -253,13 +253,10 @@ def side_by_side(
     """Two videos → one that shows them beside each other under captions; small ones are enlarged.
 
     Raises:
-        ValueError: the two differ in shape.
         ImportError: Pillow is missing; it comes with the `examples` extra.
     """
     with needs_extra("captions"):
         from PIL import Image, ImageDraw, ImageFont
-    if left.shape != right.shape:
-        raise ValueError(f"videos of shapes {left.shape} and {right.shape} differ; both must have the same")
     scale = max(1, -(-_MIN_FRAME_SIDE // min(left.shape[1:3])))
     left, right = (video.repeat(scale, axis=1).repeat(scale, axis=2) for video in (left, right))
     frames, height, width, _ = left.shape

@@ -58,9 +58,7 @@ def read_audio(
     return torch.from_numpy(np.concatenate(blocks)[:num_samples]) if blocks else torch.zeros(0, 1)
 
 
-def prepare_audio(
-    audio: Float[Tensor, "samples channels"], num_samples: int
-) -> Float32[Tensor, "num_samples 1"]:
+def prepare_audio(audio: Float[Tensor, "samples channels"], num_samples: int) -> Float32[Tensor, "num_samples 1"]:
     """Sound → what the video model reads: the first channel, cut or filled up with silence to a length.
 
     The colab, too, takes one channel and drops the others.
@@ -75,9 +73,7 @@ def prepare_audio(
     return prepared
 
 
-def write_wav(
-    path: str | Path, audio: Float[Tensor, "samples channels"], sample_rate: int = SAMPLE_RATE
-) -> None:
+def write_wav(path: str | Path, audio: Float[Tensor, "samples channels"], sample_rate: int = SAMPLE_RATE) -> None:
     """Samples in -1…1 → a 16-bit WAV file; louder samples are clipped.
 
     Args:

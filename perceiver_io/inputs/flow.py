@@ -28,9 +28,7 @@ def write_flo(path: str | Path, flow: Float[Tensor, "2 height width"]) -> None:
         ValueError: the flow is not [2, height, width] with sides of at least 1.
     """
     if flow.ndim != 3 or flow.shape[0] != 2 or flow.numel() == 0:
-        raise ValueError(
-            f"flow of shape {tuple(flow.shape)} cannot be a .flo file; it must be [2, height, width]"
-        )
+        raise ValueError(f"flow of shape {tuple(flow.shape)} cannot be a .flo file; it must be [2, height, width]")
     _, height, width = flow.shape
     interleaved = flow.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
     with Path(path).open("wb") as file:
@@ -57,8 +55,6 @@ def read_flo(path: str | Path) -> Float32[Tensor, "2 height width"]:
         raise ValueError(f"{path} claims {height}×{width} pixels; each side must be 1 to {_MAX_SIDE}")
     expected = 12 + 8 * width * height
     if len(content) != expected:
-        raise ValueError(
-            f"{path} holds {len(content)} bytes; {height}×{width} pixels of flow take {expected}"
-        )
+        raise ValueError(f"{path} holds {len(content)} bytes; {height}×{width} pixels of flow take {expected}")
     interleaved = np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     return torch.from_numpy(interleaved).permute(2, 0, 1).contiguous()

@@ -32,9 +32,7 @@ def resize(
     """
     height, width = image.shape[:2]
     if min(height, width, *size) < 1:
-        raise ValueError(
-            f"cannot resize {height}×{width} pixels to {size[0]}×{size[1]}; every side must be at least 1"
-        )
+        raise ValueError(f"cannot resize {height}×{width} pixels to {size[0]}×{size[1]}; every side must be at least 1")
     if (height, width) == size:
         return image.copy()
     return _resize_cubic(image, size) if interpolation == "cubic" else _resize_linear(image, size)

@@ -41,9 +41,7 @@ class BytesTokenizer:
         ids: list[int] = tokens.tolist()
         outside = [token for token in ids if not 0 <= token < self.vocab_size]
         if outside:
-            raise ValueError(
-                f"token {outside[0]} is outside the vocabulary; ids are 0 to {self.vocab_size - 1}"
-            )
+            raise ValueError(f"token {outside[0]} is outside the vocabulary; ids are 0 to {self.vocab_size - 1}")
         data = bytes(token - self.num_special_tokens for token in ids if token >= self.num_special_tokens)
         return data.decode("utf-8", errors="replace")
 
@@ -77,9 +75,7 @@ class BytesTokenizer:
             ValueError: the text is longer than `length`.
         """
         if len(tokens) > length:
-            raise ValueError(
-                f"the text takes {len(tokens)} tokens (bytes), more than {length}; shorten or split it"
-            )
+            raise ValueError(f"the text takes {len(tokens)} tokens (bytes), more than {length}; shorten or split it")
         padded = torch.full((1, length), self.pad_token, dtype=torch.int64)
         padded[0, : len(tokens)] = tokens
         mask = (torch.arange(length) < len(tokens))[None]

@@ -26,7 +26,7 @@ _TIME_ROUNDING = 1e-3
 
 
 def read_video(
-    path: str | Path, size: tuple[int, int], num_frames: int | None = None, frame_rate: float = FRAME_RATE
+    path: str | Path, size: tuple[int, int], num_frames: int | None = None, frame_rate: int = FRAME_RATE
 ) -> UInt8[np.ndarray, "frames height width 3"]:
     """Video file → its first frames, centre-cropped and resized (bilinear) as by the colab's `load_video`.
 
@@ -62,15 +62,13 @@ def read_video(
         raise ValueError(f"{path} is not a video that FFmpeg can read: {error}") from error
     if not frames or (num_frames is not None and len(frames) < num_frames):
         raise ValueError(
-            f"{path} has {len(frames)} frames at {frame_rate:g} a second; {num_frames or 1} are needed: "
+            f"{path} has {len(frames)} frames at {frame_rate} a second; {num_frames or 1} are needed: "
             "give a longer video"
         )
     return np.stack(frames)
 
 
-def _frames_at_rate(
-    container: InputContainer, frame_rate: float
-) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+def _frames_at_rate(container: InputContainer, frame_rate: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """Open file → the frame on show at 0, 1, 2, … / frame_rate seconds after the first, the right way up."""
     stream = container.streams.video[0]
     native_rate = float(stream.average_rate or stream.guessed_rate or frame_rate)
@@ -122,7 +120,7 @@ def to_frames(
 
 
 def write_gif(
-    path: str | Path, frames: UInt8[np.ndarray, "frames height width 3"], frame_rate: float = FRAME_RATE
+    path: str | Path, frames: UInt8[np.ndarray, "frames height width 3"], frame_rate: int = FRAME_RATE
 ) -> None:
     """Frames → an endlessly looping GIF. GIFs count time in 1/100 s: 25 frames a second is exact.
 
@@ -134,15 +132,13 @@ def write_gif(
         from PIL import Image
     _check_not_empty(path, frames)
     pictures = [Image.fromarray(frame) for frame in frames]
-    pictures[0].save(
-        path, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / frame_rate), loop=0
-    )
+    pictures[0].save(path, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / frame_rate), loop=0)
 
 
 def write_mp4(
     path: str | Path,
     frames: UInt8[np.ndarray, "frames height width 3"],
-    frame_rate: float = FRAME_RATE,
+    frame_rate: int = FRAME_RATE,
     audio: Float[Tensor, "samples channels"] | None = None,
     sample_rate: int = 48_000,
 ) -> None:
@@ -165,9 +161,9 @@ def write_mp4(
     frames = np.pad(frames, [(0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)], mode="edge")
     with av.open(str(path), "w", format="mp4") as container:
         if "libx264" in av.codecs_available:
-            pictures = container.add_stream("libx264", rate=round(frame_rate), options={"crf": "18"})
+            pictures = container.add_stream("libx264", rate=frame_rate, options={"crf": "18"})
         else:
-            pictures = container.add_stream("mpeg4", rate=round(frame_rate), options={"qscale": "3"})
+            pictures = container.add_stream("mpeg4", rate=frame_rate, options={"qscale": "3"})
         pictures.height, pictures.width = frames.shape[1:3]
         pictures.pix_fmt = "yuv420p"
         sound = None if audio is None else container.add_stream("aac", rate=_AAC_RATE, layout="mono")

@@ -96,7 +96,7 @@ class ImageClassificationPerceiver(PerceiverIO):
         Raises:
             ValueError: if positions were learned for another size.
         """
-        return super().forward(images)  # type: ignore[no-any-return]
+        return super().forward(images)
 
 
 def _featurizer(config: ImageClassificationConfig) -> nn.Module:

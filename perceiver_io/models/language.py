@@ -109,4 +109,4 @@ class LanguagePerceiver(PerceiverIO):
         if mask is not None and mask.shape != tokens.shape:
             raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
         encoding = self.encode(tokens, mask)
-        return self.decode(encoding, points=slice(0, length), query_mask=mask)  # type: ignore[no-any-return]
+        return self.decode(encoding, points=slice(0, length), query_mask=mask)
