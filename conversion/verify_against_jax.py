@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from official_models import Official, official_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it would see its own folder alone
+
+from conversion.official_models import Official, official_model  # noqa: E402
 
 if TYPE_CHECKING:
     from perceiver_io.checkpoints.pystate import HaikuCheckpoint
@@ -299,14 +302,18 @@ def _random(name: str, like: Any, rng: np.random.Generator) -> np.ndarray:
     module, _, kind = name.rpartition("/")
     if kind == "counter":  # of batch norm's averages; says how many steps were averaged
         return np.full(like.shape, 100, like.dtype)
-    noise = rng.standard_normal(like.shape, dtype=np.float32)
+    values: np.ndarray = rng.standard_normal(like.shape, dtype=np.float32)
     if module.endswith("var_ema"):
-        return np.abs(noise) + np.float32(0.5)
-    if kind == "w":  # the last axis is the outputs'
-        return noise * np.float32(np.prod(like.shape[:-1]) ** -0.5)
-    if kind in ("pos_embs", "embeddings"):
-        return noise * np.float32(0.5)
-    return noise * np.float32(0.1) + np.float32(kind == "scale")  # biases, offsets and scales
+        values = 0.5 + np.abs(values)
+    elif kind == "scale":
+        values = 1 + 0.1 * values
+    elif kind == "w":  # the last axis is the outputs'
+        values *= np.float32(np.prod(like.shape[:-1]) ** -0.5)
+    elif kind in ("pos_embs", "embeddings") and not module.endswith("_padding"):
+        values *= 0.5
+    else:  # biases, offsets; and padding, one vector for all tokens: large, it would drown what tells them apart
+        values *= 0.1
+    return values
 
 
 def _check_shapes(file: Path, preset: str, actual: Mapping[str, tuple[int, ...]], expected: Arrays) -> None:

@@ -23,6 +23,18 @@ MASK = "[MASK]"
 CANDIDATES = 5
 
 
+def read_text(path: Path) -> str:
+    """Text file → its text.
+
+    Raises:
+        ValueError: the file is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+
+
 def tokenize(text: str, phrases: Sequence[str]) -> Tensor:
     """Text → token ids, with each `[MASK]` and each byte of the phrases masked.
 
@@ -94,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with common.reported_errors():
         path = common.result_path(arguments.output, "masked_language_modelling", [".png", ".pdf", ".svg"])
-        text = arguments.file.read_text(encoding="utf-8").strip() if arguments.text is None else arguments.text
+        text = read_text(arguments.file) if arguments.text is None else arguments.text
         tokens = tokenize(text, arguments.mask)
         model = common.load_or_create(arguments, LanguagePerceiver, "language", SMALL)
 

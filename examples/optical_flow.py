@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with common.reported_errors():
         path = common.result_path(arguments.output, "optical_flow", [".png", ".pdf", ".svg"])
         images = [load_image(frame) for frame in arguments.frames]
+        sizes = [f"{height}×{width}" for height, width, _ in (image.shape for image in images)]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the frames have {' and '.join(sizes)} pixels; both must have the same size")
         model = common.load_or_create(arguments, OpticalFlowPerceiver, "optical-flow", SMALL)
 
         frames = [prepare_frame(image)[None].to(arguments.device) for image in images]

@@ -4,6 +4,7 @@ Modalities are concatenated in the sorted order of their names. Before that, row
 modality to a common width, which also tells the modalities apart.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -196,19 +197,16 @@ class MultimodalQuery(OutputQuery):
         masks = query_mask or {}
         _check_names("query_mask", masks, list(chosen))
         if chunk_size is None:
-            sizes = {name: self.outputs_of(name, points_of, inputs) for name, points_of in chosen.items()}
-            # Explicit bounds, so that the outputs can be split again.
-            whole = {name: cut_points(p, slice(None), sizes[name]) for name, p in chosen.items()}
+            totals = {name: self._query(name).num_outputs(self._inputs_of(name, inputs)) for name in chosen}
+            sizes = {name: num_points(points_of, totals[name]) for name, points_of in chosen.items()}
+            # Explicit ends, so that the outputs can be split again.
+            whole = {name: cut_points(points_of, slice(None), totals[name]) for name, points_of in chosen.items()}
             yield whole, _concatenate_masks(masks, sizes)
             return
         for name, points_of in chosen.items():
             query, inputs_of = self._query(name), self._inputs_of(name, inputs)
             for piece, mask in query.chunks(points_of, masks.get(name), inputs_of, chunk_size):
                 yield {name: piece}, mask
-
-    def outputs_of(self, name: str, points: Points, inputs: InputTokens | None) -> int:
-        """Counts the outputs of a modality at `points`."""
-        return num_points(points, self._query(name).num_outputs(self._inputs_of(name, inputs)))
 
     def _query(self, name: str) -> OutputQuery:
         query = self.modalities[name]
@@ -254,7 +252,8 @@ class MultimodalPostprocessor(OutputPostprocessor):
         """Maps decoded chunks, each with the points that it was decoded at, to the postprocessed whole."""
         parts: dict[str, list[Tensor]] = {}
         for points, outputs in chunks:
-            sizes = [num_points(points_of, outputs.shape[1]) for points_of in points.values()]
+            # A chunk's slices have explicit ends, so that no number of outputs is needed to count them.
+            sizes = [num_points(points_of, sys.maxsize) for points_of in points.values()]
             for name, rows in zip(points, outputs.split(sizes, dim=1), strict=True):
                 parts.setdefault(name, []).append(self.modalities[name](rows) if self._pointwise(name) else rows)
         results = {name: concatenate(rows) for name, rows in parts.items()}

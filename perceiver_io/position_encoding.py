@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from perceiver_io.initializers import haiku_linear, truncated_normal_
 
-Points: TypeAlias = Int[Tensor, "*batch points"] | Float[Tensor, "batch points dimensions"] | slice | None
+Points: TypeAlias = Int[Tensor, "... _"] | Float[Tensor, "_ _ _"] | slice | None
 
 
 def linspace(start: float, stop: float, num: int) -> Float32[Tensor, "num"]:
@@ -58,7 +58,7 @@ def linear_positions(index_dims: Sequence[int]) -> Float32[Tensor, "*index_dims 
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 
 
-def select_rows(rows: Float[Tensor, "batch rows channels"], points: Points) -> Float[Tensor, "#batch points channels"]:
+def select_rows(rows: Float[Tensor, "#batch rows channels"], points: Points) -> Float[Tensor, "#batch points channels"]:
     """Maps rows to those at `points` (all, a slice, or flat indices shared or per example)."""
     if points is None:
         return rows

@@ -4,9 +4,14 @@ from jaxtyping import install_import_hook
 
 install_import_hook("perceiver_io", "beartype.beartype")
 
-import pytest  # noqa: E402  # the hook must come before anything imports the library
+import hypothesis  # noqa: E402  # the hook must come before anything imports the library
+import pytest  # noqa: E402
 
 from tests.golden import WORST  # noqa: E402
+
+# Machines are shared and noisy: no test fails for being slow.
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
     python examples/samples/make_samples.py
 
-Everything here is drawn by this script, so that the samples are the project's own (CC0, see README.md).
+Everything here is drawn by this script, so that the samples are the project's own (CC0, see README.md). Running it
+again gives the same pictures; the video's file differs by a few bytes each time, as x264 encodes it.
 """
 
 from pathlib import Path

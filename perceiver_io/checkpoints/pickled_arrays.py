@@ -45,14 +45,10 @@ class PickledArray:
         With order "K" the shape is that of the memory, and `axes` permutes it into the array's.
         """
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
-            raise PystateError(
-                "holds an array that is not made of the bytes of numbers; nothing else is read"
-            )
+            raise PystateError("holds an array that is not made of the bytes of numbers; nothing else is read")
         expected = math.prod(shape) * dtype.numpy.itemsize
         if len(data) != expected:
-            raise PystateError(
-                f"holds an array of {len(data)} bytes; shape {shape} and {dtype.numpy} need {expected}"
-            )
+            raise PystateError(f"holds an array of {len(data)} bytes; shape {shape} and {dtype.numpy} need {expected}")
         value = np.frombuffer(data, dtype.numpy)
         value = value.reshape(shape, order=order) if order != "K" else value.reshape(shape).transpose(axes)
         value = np.asarray(value, dtype=dtype.numpy.newbyteorder("="), order="C")
@@ -100,9 +96,7 @@ class _Mapping(dict[Any, Any]):
             if isinstance(attributes, dict) and isinstance(attributes.get(name), dict):
                 self.update(attributes[name])
                 return
-        raise PystateError(
-            "holds a mapping that is pickled as no version of Haiku does; pickle plain dictionaries"
-        )
+        raise PystateError("holds a mapping that is pickled as no version of Haiku does; pickle plain dictionaries")
 
 
 class _Constructor:

@@ -151,9 +151,7 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
                 _refuse_unless_admitted(*argument.split(" ", 1))
             elif kind == "STACK_GLOBAL":
                 if below is None or top is None:
-                    raise PystateError(
-                        f"hides what it asks for at byte {position}; refused, nothing in it was run"
-                    )
+                    raise PystateError(f"hides what it asks for at byte {position}; refused, nothing in it was run")
                 _refuse_unless_admitted(below, top)
             elif kind.startswith("EXT"):
                 _refuse(f"copyreg extension {argument}")
@@ -197,9 +195,7 @@ def _unpickle(file: BinaryIO) -> object:
     except PystateError:
         raise
     except Exception as error:  # what a malformed pickle raises depends on where it is malformed
-        raise PystateError(
-            f"is a malformed pickle ({type(error).__name__}: {error}); download it again"
-        ) from error
+        raise PystateError(f"is a malformed pickle ({type(error).__name__}: {error}); download it again") from error
 
 
 def _split(root: object) -> tuple[object, object]:
@@ -210,9 +206,7 @@ def _split(root: object) -> tuple[object, object]:
         return root, {}
     extra = [key for key in root if key not in ("params", "state")]
     if extra:
-        raise PystateError(
-            f"holds {extra[0]!r} beside 'params'; pickle {{'params': ..., 'state': ...}} of it alone"
-        )
+        raise PystateError(f"holds {extra[0]!r} beside 'params'; pickle {{'params': ..., 'state': ...}} of it alone")
     return root["params"], root.get("state", {})
 
 
@@ -223,9 +217,7 @@ def _flatten(part: str, tree: object) -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for module, entries in tree.items():
         if not isinstance(entries, Mapping):
-            raise PystateError(
-                f"has a {_kind(entries)} at {module!r} of its {part}; it must be {{name: array}}"
-            )
+            raise PystateError(f"has a {_kind(entries)} at {module!r} of its {part}; it must be {{name: array}}")
         for name, leaf in entries.items():
             if not (isinstance(module, str) and isinstance(name, str)):
                 raise PystateError(f"has the keys {module!r}, {name!r} in its {part}; both must be strings")
@@ -233,9 +225,7 @@ def _flatten(part: str, tree: object) -> dict[str, np.ndarray]:
             if key in flat:
                 raise PystateError(f"has {key!r} twice in its {part}; once is the rule")
             if not isinstance(leaf, PickledArray):
-                raise PystateError(
-                    f"has a {_kind(leaf)} at {key!r} of its {part}; every leaf must be an array"
-                )
+                raise PystateError(f"has a {_kind(leaf)} at {key!r} of its {part}; every leaf must be an array")
             flat[key] = leaf.value
     return flat
 

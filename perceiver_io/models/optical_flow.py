@@ -125,16 +125,17 @@ class OpticalFlowPerceiver(PerceiverIO):
 
 
 def tile_starts(size: int, tile_size: int, min_overlap: int = MIN_TILE_OVERLAP) -> list[int]:
-    """Maps the size of an axis to where its tiles start: evenly until the last, which is flush with the end.
+    """Maps the size of an axis to where its tiles start: evenly, but none ends later than the axis does.
 
     Source: `compute_grid_indices` of the colab. QUIRK: as there, an axis may get one tile more than it needs.
-    DEVIATION: tiles of at most `min_overlap` pixels overlap by half of their size, where the colab has no answer.
+    DEVIATION: where a tile of the colab would run past the border, it is moved back; and tiles that are not twice as
+    large as the overlap overlap by half their size.
     """
     if size == tile_size:
         return [0]
-    overlap = min_overlap if min_overlap < tile_size else tile_size // 2
-    starts = list(range(0, size, tile_size - overlap))
-    return [*starts[:-1], size - tile_size]
+    last = size - tile_size
+    starts = range(0, size, tile_size - min(min_overlap, tile_size // 2))
+    return sorted({*(min(start, last) for start in starts[:-1]), last})
 
 
 def tile_weights(height: int, width: int) -> Float[Tensor, "height width"]:

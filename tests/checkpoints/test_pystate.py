@@ -20,9 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 from perceiver_io.checkpoints.pystate import HaikuCheckpoint, read_pystate
 
-GOLDEN = (
-    Path(os.environ.get("PERCEIVER_GOLDEN_DIR", Path(__file__).parents[1] / "data" / "golden")) / "models"
-)
+GOLDEN = Path(os.environ.get("PERCEIVER_GOLDEN_DIR", Path(__file__).parents[1] / "data" / "golden")) / "models"
 PROTOCOLS = (2, 3, 4, 5)
 TREE = {"encoder/~/linear": {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}}
 
@@ -172,9 +170,7 @@ KEYS = st.text(st.characters(codec="utf-8"), max_size=12)
 
 @given(data=st.data(), protocol=st.sampled_from(PROTOCOLS))
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_tree_comes_back_exactly(
-    data: st.DataObject, protocol: int, tmp_path: Path, foreign_modules: None
-) -> None:
+def test_any_tree_comes_back_exactly(data: st.DataObject, protocol: int, tmp_path: Path, foreign_modules: None) -> None:
     part = st.dictionaries(KEYS, st.dictionaries(KEYS, ARRAYS, max_size=3), max_size=3)
     trees = {name: data.draw(part) for name in ("params", "state")}
     expected = {
@@ -215,10 +211,7 @@ def test_bfloat16_becomes_the_same_float32(
     values = np.array([[0.0, -0.0, 1.0], [-3.140625, 2.0**-133, np.inf]], np.float32)  # all exact in bfloat16
     leaves = {"w": values, "b": values[0, 2:].reshape(())}
     tree = {
-        "m": {
-            name: Bfloat16Array(np.asarray(leaf.view(np.uint32) >> 16), byte_order)
-            for name, leaf in leaves.items()
-        }
+        "m": {name: Bfloat16Array(np.asarray(leaf.view(np.uint32) >> 16), byte_order) for name, leaf in leaves.items()}
     }
     read = _read(tmp_path, pickle.dumps(tree, protocol)).params
     for name, leaf in leaves.items():

@@ -105,8 +105,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "memoised names": (
         lambda marker: (
-            b"\x80\x04%s\x94%s\x9400h\x01h\x00\x93%s\x85R."
-            % (_text("system"), _text("posix"), _text(_touch(marker)))
+            b"\x80\x04%s\x94%s\x9400h\x01h\x00\x93%s\x85R." % (_text("system"), _text("posix"), _text(_touch(marker)))
         ),
         r"asks for posix\.system",
     ),
@@ -125,9 +124,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         r"hides what it asks for at byte 21",
     ),
     "a memoised name replaced": (
-        lambda _: (
-            b"\x80\x04%sq\x000%s\x85q\x00h\x00%s\x93." % (_text("numpy"), _text("posix"), _text("dtype"))
-        ),
+        lambda _: b"\x80\x04%sq\x000%s\x85q\x00h\x00%s\x93." % (_text("numpy"), _text("posix"), _text("dtype")),
         r"hides what it asks for",
     ),
     "a copyreg extension": (lambda _: b"\x80\x02\x82\x01.", r"asks for copyreg extension 1"),
@@ -144,16 +141,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         r"hands a constructor a state",
     ),
     "a state for a class": (
-        lambda _: (
-            b"\x80\x02" + _global("haiku._src.data_structures", "FlatMap") + b"}(X\x01\x00\x00\x00aK\x01ub."
-        ),
+        lambda _: b"\x80\x02" + _global("haiku._src.data_structures", "FlatMap") + b"}(X\x01\x00\x00\x00aK\x01ub.",
         r"malformed pickle \(TypeError",
     ),
     "a mapping with attributes": (
         lambda _: (
-            b"\x80\x02"
-            + _global("haiku._src.data_structures", "FlatMap")
-            + b")\x81}(X\x05\x00\x00\x00itemsK\x01ub."
+            b"\x80\x02" + _global("haiku._src.data_structures", "FlatMap") + b")\x81}(X\x05\x00\x00\x00itemsK\x01ub."
         ),
         r"pickled as no version of Haiku does",
     ),
@@ -161,18 +154,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a huge frame": (lambda _: b"\x80\x04\x95" + struct.pack("<Q", 1 << 50) + b"}.", r"is truncated"),
     "a huge text": (lambda _: b"\x80\x04\x8d" + struct.pack("<Q", 1 << 50) + b"a.", r"is truncated"),
     "a huge array": (
-        lambda _: pickle.dumps({"m": {"w": np.zeros(3, "i1")}}, 3).replace(
-            b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"
-        ),
+        lambda _: pickle.dumps({"m": {"w": np.zeros(3, "i1")}}, 3).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
         r"array of 3 bytes; shape \(2147483647,\) and int8 need 2147483647",
     ),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file_is_refused_and_nothing_runs(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_file_is_refused_and_nothing_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, message = HOSTILE[name]
     marker = tmp_path / "marker"
     (tmp_path / "leaves_marker.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
@@ -274,9 +263,7 @@ def test_broken_file_says_what_it_is(name: str, tmp_path: Path) -> None:
 
 
 def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"nowhere\.pystate does not exist; .*curl -LO https://storage"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pystate does not exist; .*curl -LO https://storage"):
         read_pystate(tmp_path / "nowhere.pystate")
     with pytest.raises(PystateError, match=r"is a folder; give the checkpoint file inside it"):
         read_pystate(tmp_path)

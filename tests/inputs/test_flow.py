@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jaxtyping import TypeCheckError
 
 from perceiver_io.inputs import prepare_frame, read_flo, write_flo
+from tests.unchecked import unchecked
 
 
 def test_frames_are_scaled_to_minus_one_to_one() -> None:
@@ -58,7 +58,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (4, 5), (2, 0, 5)])
 def test_only_flow_can_be_written(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    # In the tests the annotation is checked before the function's own check is reached.
-    with pytest.raises((ValueError, TypeCheckError), match=r"must be \[2, height, width\]|2 height width"):
-        write_flo(tmp_path / "bad.flo", torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"must be \[2, height, width\]"):
+        unchecked(write_flo, tmp_path / "bad.flo", torch.zeros(shape))
     assert not (tmp_path / "bad.flo").exists()
