@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it would see its own folder alone
 
-from conversion.official_models import Official, official_model  # noqa: E402
+from conversion.official_models import Official, official_model
 
 if TYPE_CHECKING:
     from perceiver_io.checkpoints.pystate import HaikuCheckpoint

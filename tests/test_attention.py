@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from perceiver_io import MLP, Attention, CrossAttention, SelfAttention
 from perceiver_io.attention import attend
-from tests.unchecked import unchecked_init
+from tests.unchecked import unchecked
 
 
 @given(seed=st.integers(0, 2**16), keep=st.integers(1, 6))
@@ -57,8 +57,8 @@ def test_default_widths(options: dict[str, int], widths: tuple[int, int, int]) -
 def test_shape_for_attn_chooses_the_width() -> None:
     assert CrossAttention(6, 10, num_heads=2, shape_for_attn="q").attention.query.out_features == 6
     assert CrossAttention(6, 10, num_heads=2, shape_for_attn="kv").attention.query.out_features == 10
-    with pytest.raises(ValueError, match=r"shape_for_attn \('v'\) must be 'q' or 'kv'"):
-        unchecked_init(CrossAttention, 6, 10, shape_for_attn="v")
+    with unchecked(), pytest.raises(ValueError, match=r"shape_for_attn \('v'\) must be 'q' or 'kv'"):
+        CrossAttention(6, 10, shape_for_attn="v")  # type: ignore[arg-type]
 
 
 def test_heads_must_divide_the_width() -> None:

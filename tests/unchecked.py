@@ -1,14 +1,16 @@
 """Calls without the run-time check of annotations, to see what the library itself says of wrong arguments."""
 
-import inspect
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jaxtyping
 
 
-def unchecked(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls a function."""
-    return inspect.unwrap(function)(*args, **kwargs)
-
-
-def unchecked_init(cls: Any, *args: Any, **kwargs: Any) -> None:
-    """Calls a constructor."""
-    inspect.unwrap(cls.__init__)(cls.__new__(cls), *args, **kwargs)
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Within the block, annotations are not checked."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

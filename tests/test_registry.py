@@ -1,0 +1,158 @@
+"""Presets, and saving and loading of models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import perceiver_io
+from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO
+from perceiver_io.registry import PRESETS, save_checkpoint
+from tests.small_models import SMALL, small_inputs
+from tests.unchecked import unchecked
+
+# Millions of parameters of the released models, as published.
+PARAMETERS = {
+    "language": 201.1,
+    "imagenet-learned": 62.3,
+    "imagenet-fourier": 48.4,
+    "imagenet-conv": 48.6,
+    "optical-flow": 41.1,
+    "video-autoencoding": 19.9,
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_number_of_parameters(preset: str) -> None:
+    with torch.device("meta"):
+        model = perceiver_io.create_model(preset)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == PARAMETERS[preset]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_save_and_load(preset: str, tmp_path: Path) -> None:
+    model = perceiver_io.create_model(preset, **SMALL[preset])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = small_inputs(model)
+    with torch.inference_mode():
+        model.train()(*inputs)  # moves the averages of batch norm
+        perceiver_io.save_model(model, tmp_path / "model")
+        loaded = perceiver_io.load_model(tmp_path / "model")
+        torch.testing.assert_close(loaded(*inputs), model.eval()(*inputs), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+    assert not loaded.training
+    assert loaded.config == model.config
+    assert type(loaded) is type(model)
+    assert all(p.requires_grad for p in loaded.parameters())
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_pth_format(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"]).eval()
+    save_checkpoint(model.config, model.state_dict(), tmp_path / "m", weight_format="pth")
+    inputs = small_inputs(model)
+    torch.testing.assert_close(perceiver_io.load_model(tmp_path / "m")(*inputs), model(*inputs), rtol=0, atol=0)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    perceiver_io.save_model(model, tmp_path)  # an empty directory is fine
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        model.output_postprocessor.bias.fill_(1.0)
+    with pytest.raises(FileExistsError, match="already exists; choose another name, remove it or ask to overwrite it"):
+        perceiver_io.save_model(model, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    perceiver_io.save_model(model, tmp_path, overwrite=True)
+    assert perceiver_io.load_model(tmp_path).output_postprocessor.bias.eq(1).all()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    with pytest.raises(OSError, match="No space left"):
+        perceiver_io.save_model(model, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda d: (d / "config.json").unlink(), FileNotFoundError, "convert_haiku_checkpoint.py SOURCE DESTINATION"),
+        (lambda d: (d / "model.safetensors").unlink(), FileNotFoundError, "has none of the files model.safetensors"),
+        (lambda d: (d / "config.json").write_text("{"), ValueError, "is not the configuration of a model"),
+        (lambda d: (d / "config.json").write_text("[]"), ValueError, "is not the configuration of a model"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"\0" * 40), ValueError, "is damaged"),
+        (
+            lambda d: (d / "config.json").write_text(
+                (d / "config.json").read_text().replace('"num_blocks"', '"blocks"')
+            ),
+            ValueError,
+            "LanguageConfig has no field blocks; its fields are embed_channels",
+        ),
+    ],
+)
+def test_damaged_directories(damage: Any, error: type[Exception], message: str, tmp_path: Path) -> None:
+    perceiver_io.save_model(perceiver_io.create_model("language", **SMALL["language"]), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(error, match=message):
+        perceiver_io.load_model(tmp_path)
+
+
+def test_weights_must_fit_exactly(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    state = dict(model.state_dict())
+    bias = state.pop("output_postprocessor.bias")
+    save_checkpoint(model.config, {**state, "extra": bias}, tmp_path / "names")
+    with pytest.raises(ValueError, match=r"missing \['output_postprocessor.bias'\], left over \['extra'\]"):
+        perceiver_io.load_model(tmp_path / "names")
+    save_checkpoint(model.config, {**state, "output_postprocessor.bias": bias[:-1]}, tmp_path / "shapes")
+    with pytest.raises(ValueError, match=rf"output_postprocessor.bias has shape \({len(bias) - 1},\)"):
+        perceiver_io.load_model(tmp_path / "shapes")
+
+
+def test_metadata_is_kept(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    perceiver_io.save_model(model, tmp_path, metadata={"source": "here"})
+    notes = json.loads((tmp_path / "config.json").read_text())["metadata"]
+    assert notes == {"library_version": perceiver_io.__version__, "source": "here"}
+
+
+def test_custom_compositions_have_no_config(tmp_path: Path) -> None:
+    model = PerceiverIO(PerceiverEncoder(4, num_self_attends_per_block=1), PerceiverDecoder(4, 1024, output_channels=2))
+    with pytest.raises(ValueError, match="save the state_dict\\(\\) of a PerceiverIO of your own instead"):
+        perceiver_io.save_model(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "message"),
+    [
+        ("bert", {}, "there is no preset 'bert'; presets are language, imagenet-fourier"),
+        ("language", {"layers": 3}, "LanguageConfig has no field layers; its fields are"),
+        ("language", {"num_latents": 0}, r"num_latents \(0\) must be a positive integer"),
+        ("language", {"num_self_attend_heads": 3}, r"num_self_attend_heads \(3\) must divide qk_channels \(256\)"),
+        ("imagenet-conv", {"featurizer": "vit"}, r"featurizer \('vit'\) must be one of 'conv', 'pixels', 'conv1x1'"),
+        ("imagenet-conv", {"image_size": (224,)}, r"image_size \(224,\) must have 2 entries"),
+        ("optical-flow", {"num_self_attend_heads": 7}, r"must divide num_latent_channels \(512\)"),
+        ("video-autoencoding", {"patch_size": 5}, r"patch_size \(5\) must divide image_size"),
+        ("video-autoencoding", {"audio_samples_per_patch": 7}, "must divide the clip's samples"),
+    ],
+)
+def test_configuration_errors(preset: str, overrides: dict[str, Any], message: str) -> None:
+    with unchecked(), pytest.raises(ValueError, match=message):
+        perceiver_io.create_config(preset, **overrides)
+
+
+def test_configurations_are_frozen_and_survive_json() -> None:
+    for preset, config in PRESETS.items():
+        assert type(config).from_dict(json.loads(config.to_json())) == config
+        assert perceiver_io.create_config(preset) == config
+    with pytest.raises(AttributeError):
+        PRESETS["language"].num_latents = 3  # type: ignore[attr-defined]
