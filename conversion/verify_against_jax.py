@@ -146,10 +146,8 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _import_official(checkout: Path) -> Official:
     """A folder → the modules of the reference in it."""
-    candidates = (
-        checkout.resolve(),
-        checkout.resolve().parent,
-    )  # the latter when it is the folder `perceiver`
+    # The parent, when the folder is `perceiver` itself.
+    candidates = (checkout.resolve(), checkout.resolve().parent)
     root = next((folder for folder in candidates if (folder / "perceiver" / "perceiver.py").is_file()), None)
     if root is None:
         raise CannotVerifyError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import perceiver_io
+from perceiver_io.atomic import new_file
 from perceiver_io.inputs.extras import needs_extra
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -104,12 +105,8 @@ def result_path(output: Path, name: str, suffixes: Sequence[str]) -> Path:
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` once the block has ended without an error."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        yield temporary
     print(f"wrote {path}")
 
 

@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 import pickletools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,9 @@ def read_pystate(path: str | os.PathLike[str]) -> HaikuCheckpoint:
             "curl -LO https://storage.googleapis.com/perceiver_io/imagenet_fourier_position_encoding.pystate"
         )
     try:
-        return _read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of odd escapes in files that are no checkpoints
+            return _read(path)
     except PystateError as error:  # every message says what the file is or does; its name comes first
         raise PystateError(f"{path} {error}") from error.__cause__
 
