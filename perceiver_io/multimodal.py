@@ -4,18 +4,18 @@ Modalities are concatenated in the sorted order of their names. Before that, row
 modality to a common width, which also tells the modalities apart.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver_io.association import pad
 from perceiver_io.initializers import truncated_normal_
 from perceiver_io.position_encoding import Points, channels_of
-from perceiver_io.postprocessors import OutputPostprocessor, concatenate
+from perceiver_io.postprocessors import DecodeChunk, OutputPostprocessor, concatenate
 from perceiver_io.preprocessors import InputPreprocessor, InputTokens
-from perceiver_io.queries import OutputQuery, cut_points, num_points
+from perceiver_io.queries import OutputQuery
 
 _PADDING_STD = 0.02
 _MODULE_ATTRIBUTES = {*vars(nn.Module()), "names", "num_channels"}
@@ -70,8 +70,11 @@ class ChannelPadding(nn.Module):
         self, name: str, rows: Float[Tensor, "#batch rows channels"]
     ) -> Float[Tensor, "#batch rows padded_channels"]:
         """Pads the rows of a modality."""
-        vector = self.get_parameter(module_key(name)).to(rows.dtype)
-        return torch.cat([rows, vector.expand(*rows.shape[:-1], -1)], dim=-1)
+        return pad(rows, self.vector(name))
+
+    def vector(self, name: str) -> Float[Tensor, "padding_channels"]:
+        """The vector of a modality."""
+        return self.get_parameter(module_key(name))
 
 
 class MultimodalPreprocessor(InputPreprocessor):
@@ -185,6 +188,13 @@ class MultimodalQuery(OutputQuery):
         batch_size = max(rows.shape[0] for rows in queries)
         return torch.cat([rows.expand(batch_size, -1, -1) for rows in queries], dim=1)
 
+    def rows(
+        self, points: ModalityPoints | None = None, inputs: InputTokens | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Maps points of a single modality to its queries and, separately, their padding."""
+        ((name, points_of),) = self._chosen(points).items()
+        return self.modalities[name](points_of, self._inputs_of(name, inputs)), self.padding.vector(name)
+
     def chunks(
         self,
         points: ModalityPoints | None,
@@ -192,17 +202,10 @@ class MultimodalQuery(OutputQuery):
         inputs: InputTokens | None,
         chunk_size: int | None,
     ) -> Iterator[tuple[dict[str, Points], Tensor | None]]:
-        """Cuts the points of one modality after the other; without `chunk_size` all modalities are one piece."""
+        """Cuts the points of one modality after the other, so that a piece has a single one."""
         chosen = self._chosen(points)
         masks = query_mask or {}
         _check_names("query_mask", masks, list(chosen))
-        if chunk_size is None:
-            totals = {name: self._query(name).num_outputs(self._inputs_of(name, inputs)) for name in chosen}
-            sizes = {name: num_points(points_of, totals[name]) for name, points_of in chosen.items()}
-            # Explicit ends, so that the outputs can be split again.
-            whole = {name: cut_points(points_of, slice(None), totals[name]) for name, points_of in chosen.items()}
-            yield whole, _concatenate_masks(masks, sizes)
-            return
         for name, points_of in chosen.items():
             query, inputs_of = self._query(name), self._inputs_of(name, inputs)
             for piece, mask in query.chunks(points_of, masks.get(name), inputs_of, chunk_size):
@@ -247,20 +250,25 @@ class MultimodalPostprocessor(OutputPostprocessor):
         self.modalities = Modalities(modalities)
 
     def over_chunks(  # type: ignore[override]  # points and results are dicts here
-        self, chunks: Iterable[tuple[Mapping[str, Points], Tensor]]
+        self, chunks: Iterable[tuple[Mapping[str, Points], DecodeChunk]]
     ) -> dict[str, Tensor]:
-        """Maps decoded chunks, each with the points that it was decoded at, to the postprocessed whole."""
+        """Decodes and postprocesses chunks of one modality each, with the points that they are decoded at."""
         parts: dict[str, list[Tensor]] = {}
-        for points, outputs in chunks:
-            # A chunk's slices have explicit ends, so that no number of outputs is needed to count them.
-            sizes = [num_points(points_of, sys.maxsize) for points_of in points.values()]
-            for name, rows in zip(points, outputs.split(sizes, dim=1), strict=True):
-                parts.setdefault(name, []).append(self.modalities[name](rows) if self._pointwise(name) else rows)
-        results = {name: concatenate(rows) for name, rows in parts.items()}
-        return {name: rows if self._pointwise(name) else self.modalities[name](rows) for name, rows in results.items()}
+        for points, decode in chunks:
+            (name,) = points
+            postprocessor = self._postprocessor(name)
+            outputs = decode(postprocessor.readout())
+            parts.setdefault(name, []).append(postprocessor.finish(outputs) if postprocessor.pointwise else outputs)
+        results = {name: concatenate(outputs) for name, outputs in parts.items()}
+        return {
+            name: outputs if self._postprocessor(name).pointwise else self._postprocessor(name).finish(outputs)
+            for name, outputs in results.items()
+        }
 
-    def _pointwise(self, name: str) -> bool:
-        return bool(self.modalities[name].pointwise)
+    def _postprocessor(self, name: str) -> OutputPostprocessor:
+        postprocessor = self.modalities[name]
+        assert isinstance(postprocessor, OutputPostprocessor)
+        return postprocessor
 
 
 def _concatenate_masks(masks: Mapping[str, Tensor | None], sizes: Mapping[str, int]) -> Tensor | None:

@@ -5,11 +5,15 @@ inputs ─ preprocessor ─ encoder ─ latents ─┐
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from perceiver_io.association import pad
+from perceiver_io.decoder import PerceiverDecoder
+from perceiver_io.linear import AffineMap, linear
 from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreprocessor, MultimodalQuery
 from perceiver_io.position_encoding import Points
 from perceiver_io.postprocessors import IdentityPostprocessor, ModulePostprocessor, OutputPostprocessor
@@ -101,9 +105,17 @@ class PerceiverIO(nn.Module):
         """
         chunks = list(self.output_query.chunks(points, query_mask, encoding.inputs, chunk_size))
         return self.output_postprocessor.over_chunks(
-            (chunk, self.decoder(self.output_query(chunk, encoding.inputs), encoding.latents, mask))
-            for chunk, mask in progress(chunks)
+            (chunk, partial(self._decode_chunk, encoding, chunk, mask)) for chunk, mask in progress(chunks)
         )
+
+    def _decode_chunk(
+        self, encoding: Encoding, points: Any, query_mask: Tensor | None, readout: AffineMap | None
+    ) -> Tensor:
+        queries, padding = self.output_query.rows(points, encoding.inputs)
+        if isinstance(self.decoder, PerceiverDecoder):
+            return self.decoder(queries, encoding.latents, query_mask, padding=padding, readout=readout)
+        outputs = self.decoder(pad(queries, padding), encoding.latents, query_mask)
+        return outputs if readout is None else linear(outputs, *readout)
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 """Output postprocessors: decoder outputs to what a task wants."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,25 +9,44 @@ from torch import Tensor, nn
 
 from perceiver_io.image_ops import Conv2DUpsample, Conv3DUpsample, reverse_space_to_depth
 from perceiver_io.initializers import haiku_linear
-from perceiver_io.position_encoding import Points
+from perceiver_io.linear import AffineMap, linear
 from perceiver_io.preprocessors import ByteEmbedding
+
+# Decodes a chunk and applies a linear map to its outputs: what the first step of a postprocessor is, the decoder may do
+# more cheaply.
+DecodeChunk = Callable[[AffineMap | None], Tensor]
 
 
 class OutputPostprocessor(nn.Module):
-    """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result.
+    """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result, in two steps.
 
     Attributes:
-        pointwise: whether `forward` treats outputs one by one and keeps their order along dimension 1. If so it is
-            applied chunk by chunk; if not, once, to all outputs.
+        pointwise: whether outputs are treated one by one and keep their order along dimension 1. If so the
+        postprocessor
+            is applied chunk by chunk; if not, its second step once, to all outputs.
     """
 
-    pointwise = False
+    pointwise: bool = False
 
-    def over_chunks(self, chunks: Iterable[tuple[Points, Tensor]]) -> Tensor:
-        """Maps decoded chunks, each with the points that it was decoded at, to the postprocessed whole."""
+    def readout(self) -> AffineMap | None:
+        """The first step, a linear map of each output; None for none."""
+        return None
+
+    def finish(self, outputs: Tensor) -> Tensor:
+        """The second step."""
+        return outputs
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Both steps."""
+        readout = self.readout()
+        return self.finish(outputs if readout is None else linear(outputs, *readout))
+
+    def over_chunks(self, chunks: Iterable[tuple[Any, DecodeChunk]]) -> Tensor:
+        """Decodes and postprocesses chunks, each with the points that it is decoded at."""
+        outputs = (decode(self.readout()) for _, decode in chunks)
         if self.pointwise:
-            return concatenate([self(outputs) for _, outputs in chunks])
-        return self(concatenate([outputs for _, outputs in chunks]))
+            return concatenate([self.finish(chunk) for chunk in outputs])
+        return self.finish(concatenate(list(outputs)))
 
 
 class ModulePostprocessor(OutputPostprocessor):
@@ -36,7 +56,7 @@ class ModulePostprocessor(OutputPostprocessor):
         super().__init__()
         self.module = module
 
-    def forward(self, outputs: Tensor) -> Tensor:
+    def finish(self, outputs: Tensor) -> Tensor:
         """Applies the module."""
         return self.module(outputs)
 
@@ -44,56 +64,47 @@ class ModulePostprocessor(OutputPostprocessor):
 class IdentityPostprocessor(OutputPostprocessor):
     """Returns the outputs as they are. Source: the reference's `IdentityPostprocessor`."""
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        """Returns its argument."""
-        return outputs
 
-
-class ProjectionPostprocessor(OutputPostprocessor):
-    """Maps each output to a linear function of it. Source: the reference's `ProjectionPostprocessor`.
+class LinearPostprocessor(OutputPostprocessor):
+    """Base of postprocessors that begin with a linear layer.
 
     Args:
         in_channels: channels of an output.
-        out_channels: channels of the result.
+        out_channels: channels of the layer's result.
     """
-
-    pointwise = True
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.linear = haiku_linear(in_channels, out_channels)
 
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch outputs out_channels"]:
-        """Projects."""
-        return self.linear(outputs)
+    def readout(self) -> AffineMap:
+        """The linear layer."""
+        return AffineMap(self.linear.weight, self.linear.bias)
+
+
+class ProjectionPostprocessor(LinearPostprocessor):
+    """Maps each output to a linear function of it. Source: the reference's `ProjectionPostprocessor`."""
+
+    pointwise = True
 
 
 class FirstOutputPostprocessor(OutputPostprocessor):
     """Maps a single output to the vector that it is, as the reference's `ClassificationDecoder` does."""
 
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch channels"]:
+    def finish(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch channels"]:
         """Takes the first output."""
         return outputs[:, 0]
 
 
-class ClassificationPostprocessor(OutputPostprocessor):
-    """Maps a single output to class logits. Source: the reference's `ClassificationPostprocessor`.
+class ClassificationPostprocessor(LinearPostprocessor):
+    """Maps a single output to class logits. Source: the reference's `ClassificationPostprocessor`."""
 
-    Args:
-        in_channels: channels of the output.
-        num_classes: number of classes.
-    """
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.linear = haiku_linear(in_channels, num_classes)
-
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch classes"]:
-        """Projects the first output."""
-        return self.linear(outputs[:, 0])
+    def finish(self, outputs: Float[Tensor, "batch outputs classes"]) -> Float[Tensor, "batch classes"]:
+        """Takes the first output."""
+        return outputs[:, 0]
 
 
-class AudioPostprocessor(OutputPostprocessor):
+class AudioPostprocessor(LinearPostprocessor):
     """Maps each output to the samples of its patch, one after the other. Source: the reference's `AudioPostprocessor`.
 
     Args:
@@ -104,12 +115,11 @@ class AudioPostprocessor(OutputPostprocessor):
     pointwise = True
 
     def __init__(self, in_channels: int, samples_per_patch: int = 96) -> None:
-        super().__init__()
-        self.linear = haiku_linear(in_channels, samples_per_patch)
+        super().__init__(in_channels, samples_per_patch)
 
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch samples"]:
-        """Projects and joins the patches."""
-        return self.linear(outputs).flatten(1)
+    def finish(self, outputs: Float[Tensor, "batch patches patch"]) -> Float[Tensor, "batch samples"]:
+        """Joins the patches."""
+        return outputs.flatten(1)
 
 
 class TiedEmbeddingPostprocessor(OutputPostprocessor):
@@ -129,9 +139,9 @@ class TiedEmbeddingPostprocessor(OutputPostprocessor):
         self._tied = (embedding,)
         self.bias = nn.Parameter(torch.zeros(embedding.weight.shape[0]))
 
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch outputs vocab"]:
-        """Compares with every vector."""
-        return nn.functional.linear(outputs, self._tied[0].weight, self.bias)
+    def readout(self) -> AffineMap:
+        """The comparison with every vector."""
+        return AffineMap(self._tied[0].weight, self.bias)
 
 
 class ReshapePostprocessor(OutputPostprocessor):
@@ -147,7 +157,7 @@ class ReshapePostprocessor(OutputPostprocessor):
         super().__init__()
         self.index_dims = tuple(index_dims)
 
-    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch ..."]:
+    def finish(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch ..."]:
         """Reshapes to [batch, channels, height, width] or [batch, time, channels, height, width]."""
         return outputs.unflatten(1, self.index_dims).movedim(-1, -3)
 
@@ -167,7 +177,7 @@ class PatchesPostprocessor(OutputPostprocessor):
         self.spatial_upsample = spatial_upsample
         self.temporal_upsample = temporal_upsample
 
-    def forward(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    def finish(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Lays the patches out."""
         return reverse_space_to_depth(frames, self.spatial_upsample, self.temporal_upsample)
 
@@ -189,7 +199,7 @@ class Conv1x1Postprocessor(OutputPostprocessor):
         self.stride = stride
         self.linear = haiku_linear(in_channels, out_channels)
 
-    def forward(
+    def finish(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         """Subsamples and maps the channels."""
@@ -211,7 +221,7 @@ class ConvUpsamplePostprocessor(OutputPostprocessor):
         super().__init__()
         self.upsample = Conv2DUpsample(in_channels, out_channels)
 
-    def forward(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    def finish(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
         if frames.ndim == 5:
             return self.upsample(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
@@ -250,7 +260,7 @@ class Conv3DUpsamplePostprocessor(OutputPostprocessor):
             num_space_upsamples=spatial_upsample.bit_length() - 1,
         )
 
-    def forward(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:
+    def finish(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
         return self.upsample(frames)
 

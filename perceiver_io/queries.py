@@ -34,6 +34,10 @@ class OutputQuery(nn.Module):
         """Maps points (in a composite, a dict of them) to queries [batch or 1, points, channels]."""
         raise NotImplementedError
 
+    def rows(self, points: Any = None, inputs: InputTokens | None = None) -> tuple[Tensor, Tensor | None]:
+        """Maps points to queries without, and separately, the trailing channels that they share."""
+        return self(points, inputs), None
+
     def chunks(
         self,
         points: Any,

@@ -1,0 +1,81 @@
+"""Fused attention where torch has it, within the limits of its backends.
+
+CUDA: flash attention takes widths up to 256 and no mask, memory-efficient attention any width that is a multiple of 8
+(4 in float32). Other widths fall back to the full score matrix, so that they are padded with zeros, which change
+neither products nor results, and the scale is given explicitly. What a fully masked row yields depends on the backend,
+so that such rows are wiped afterwards.
+
+CPU: flash attention needs equal widths of queries and values. It pays for many narrow heads, whose score matrices are
+large for what they hold; for others two products and a softmax are faster.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from perceiver_io.linear import inference_only, linear
+
+# Scores per head and width from which torch's flash attention beats two products and a softmax on a CPU.
+_CPU_FLASH_MIN_SCORES = 2**20
+_CPU_FLASH_MAX_WIDTH = 64
+
+
+def fused_attend(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    dropout_prob: float = 0.0,
+) -> Float[Tensor, "batch heads queries v_channels"] | None:
+    """Attends as `attention.attend` does if a fused kernel is the better choice, else returns None."""
+    if query.device.type == "cuda":
+        return padded_attend(query, key, value, mask, dropout_prob)
+    if query.device.type != "cpu" or mask is not None or not inference_only(query):
+        return None
+    if query.shape[-1] != value.shape[-1]:
+        return None
+    if query.shape[-2] * key.shape[-2] >= _CPU_FLASH_MIN_SCORES and query.shape[-1] <= _CPU_FLASH_MAX_WIDTH:
+        return padded_attend(query, key, value, None)
+    return _attend_head_by_head(query, key, value)
+
+
+def padded_attend(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    dropout_prob: float = 0.0,
+    scale: float | None = None,
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends by torch's fused kernels, widths padded to what they take."""
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    v_channels = value.shape[-1]
+    batch = max(query.shape[0], key.shape[0])
+    query, key, value = (_pad_width(x).expand(batch, -1, -1, -1) for x in (query, key, value))
+    if mask is not None:
+        mask = mask.unsqueeze(1)  # the same for all heads
+    attended = F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, scale=scale)[..., :v_channels]
+    if mask is not None:
+        attended = attended.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    return attended
+
+
+def _pad_width(x: Tensor) -> Tensor:
+    multiple = (4 if x.dtype == torch.float32 else 8) if x.device.type == "cuda" else 1
+    return F.pad(x, (0, -x.shape[-1] % multiple))
+
+
+def _attend_head_by_head(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Two products per head, each at the speed of `linear`, which batched products do not reach."""
+    batch, heads, rows, channels = query.shape
+    batch = max(batch, key.shape[0])
+    query, key, value = (x.expand(batch, -1, -1, -1) for x in (query, key, value))
+    attended = query.new_empty(batch, heads, rows, value.shape[-1])
+    for example in range(batch):
+        for head in range(heads):
+            scores = linear(query[example, head], key[example, head]).mul_(1 / math.sqrt(channels))
+            attended[example, head] = linear(scores.softmax(-1), value[example, head].T.contiguous())
+    return attended
