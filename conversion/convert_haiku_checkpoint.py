@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from perceiver_io.atomic import check_replaceable
 from perceiver_io.checkpoints.convert import convert_parameters
 from perceiver_io.checkpoints.pystate import read_pystate
-from perceiver_io.registry import PRESETS, WEIGHT_FILES, create_config, save_checkpoint
+from perceiver_io.registry import MODEL_FILES, PRESETS, WEIGHT_FILES, create_config, save_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,8 +37,7 @@ def convert(
         ValueError: if the source or the overrides cannot be read, or do not fit the preset.
         OSError: if the destination exists or cannot be written.
     """
-    if destination.exists() and not force and not (destination.is_dir() and not any(destination.iterdir())):
-        raise FileExistsError(f"{destination} already exists; choose another destination or pass --force to replace it")
+    check_replaceable(destination, MODEL_FILES if force else ())
     config = create_config(preset, **(_read_overrides(config_file) if config_file else {}))
     checkpoint = read_pystate(source)
     state_dict = convert_parameters(checkpoint, preset, config)
@@ -70,7 +70,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, choices=list(PRESETS), help="which of the released models it is")
     parser.add_argument("--config", type=Path, help="JSON file with config fields that differ from the preset's")
     parser.add_argument("--format", choices=list(WEIGHT_FILES), default="safetensors", help="format of the weights")
-    parser.add_argument("--force", action="store_true", help="replace the destination")
+    parser.add_argument("--force", action="store_true", help="replace a model that is already there (and nothing else)")
     return parser.parse_args(argv)
 
 

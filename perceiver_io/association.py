@@ -67,6 +67,8 @@ def _attended_mean(
     query: Float[Tensor, "queries channels"], inputs: Float[Tensor, "inputs channels"], eps: float
 ) -> Float[Tensor, "queries channels"]:
     """The mean of the normalised inputs that each (already scaled) query attends to; zeros without inputs."""
+    if not len(inputs):
+        return torch.zeros_like(query)
     channels = inputs.shape[1:]
     if query.device.type == "cuda":
         normed = F.layer_norm(inputs, channels, eps=eps)[None, None]

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,14 +20,16 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_directory(path: Path, *, replaceable: Collection[str] = ()) -> Iterator[Path]:
     """Yields a temporary directory beside `path` that takes its name if the block succeeds.
 
+    Args:
+        replaceable: names of files that a directory may hold to be replaced. One that holds anything else is kept.
+
     Raises:
-        FileExistsError: if `path` is a file, or a directory that is not empty unless `overwrite`.
+        FileExistsError: if `path` is a file, or a directory with files that may not be replaced.
     """
-    if path.exists() and not (path.is_dir() and (overwrite or not any(path.iterdir()))):
-        raise FileExistsError(f"{path} already exists; choose another name, remove it or ask to overwrite it")
+    check_replaceable(path, replaceable)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as parent:
         written, replaced = Path(parent) / "new", Path(parent) / "old"
@@ -35,4 +37,23 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield written
         if path.exists():
             path.rename(replaced)
-        written.rename(path)
+        try:
+            written.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
+
+
+def check_replaceable(path: Path, replaceable: Collection[str]) -> None:
+    """Checks that nothing but files of these names would be lost if `path` became another directory.
+
+    Raises:
+        FileExistsError: if something would.
+    """
+    if not path.exists():
+        return
+    kept = sorted({entry.name for entry in path.iterdir()} - set(replaceable)) if path.is_dir() else [path.name]
+    if kept:
+        ways_out = "choose another name or remove it" if replaceable else "choose another name or ask to overwrite it"
+        raise FileExistsError(f"{path} already exists and {', '.join(kept[:5])} would be lost; {ways_out}")

@@ -81,7 +81,7 @@ class Attention(nn.Module):
         v_channels = qk_channels if v_channels is None else v_channels
         output_channels = v_channels if output_channels is None else output_channels
         for name, channels in (("qk_channels", qk_channels), ("v_channels", v_channels)):
-            if channels % num_heads:
+            if num_heads < 1 or channels % num_heads:
                 raise ValueError(
                     f"num_heads ({num_heads}) must divide {name} ({channels}); "
                     f"choose another number of heads or set {name} to a multiple of it"

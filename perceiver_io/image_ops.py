@@ -201,7 +201,7 @@ class BatchNorm(nn.Module):
                 training=False,
                 eps=self.eps,
             )
-        variance, mean = torch.var_mean(images.detach(), dim=(0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(images.detach().float(), dim=(0, 2, 3), correction=0)
         self.mean.update(mean)
         self.variance.update(variance)
         return F.batch_norm(images, None, None, self.weight, self.bias, training=True, eps=self.eps)
@@ -215,7 +215,7 @@ class Conv2DDownsample(nn.Module):
     Args:
         in_channels: channels of the images.
         num_channels: channels of every layer.
-        num_layers: each downsamples by 4 (sizes are rounded up).
+        num_layers: each downsamples by 4 (sizes are rounded up); none returns the images.
         use_batchnorm: whether batch norm follows the convolutions.
     """
 

@@ -31,6 +31,8 @@ def linear(
     """Maps x to `activation(x weightᵀ + bias)` by the fastest product there is; "gelu" is the tanh approximation."""
     if _onednn_serves(x, weight):
         algorithm = "tanh" if activation == "gelu" else ""
+        # Of strided factors oneDNN makes a product a hundred times slower.
+        x, weight = x.contiguous(), weight.contiguous()
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
     product = F.linear(x, weight, bias)
     return F.gelu(product, approximate="tanh") if activation == "gelu" else product

@@ -61,6 +61,8 @@ class ChannelPadding(nn.Module):
 
     def __init__(self, channels: Mapping[str, int], min_padding_size: int) -> None:
         super().__init__()
+        if min_padding_size < 0:
+            raise ValueError(f"min_padding_size ({min_padding_size}) must not be negative")
         self.num_channels = max(channels.values()) + min_padding_size
         for name, width in channels.items():
             vector = torch.empty(self.num_channels - width)
@@ -269,6 +271,20 @@ class MultimodalPostprocessor(OutputPostprocessor):
         postprocessor = self.modalities[name]
         assert isinstance(postprocessor, OutputPostprocessor)
         return postprocessor
+
+
+def check_same_modalities(query: nn.Module, postprocessor: nn.Module) -> None:
+    """Checks that queries and postprocessors are both dicts, of the same modalities.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    names = [getattr(getattr(stage, "modalities", None), "names", None) for stage in (query, postprocessor)]
+    if names[0] != names[1]:
+        raise ValueError(
+            f"output_query and output_postprocessor must have the same modalities, got {names[0]} and {names[1]}; "
+            "an IdentityPostprocessor leaves a modality as it is"
+        )
 
 
 def _concatenate_masks(masks: Mapping[str, Tensor | None], sizes: Mapping[str, int]) -> Tensor | None:

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from perceiver_io.association import pad
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.linear import AffineMap, linear
-from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreprocessor, MultimodalQuery
-from perceiver_io.position_encoding import Points
+from perceiver_io.multimodal import (
+    MultimodalPostprocessor,
+    MultimodalPreprocessor,
+    MultimodalQuery,
+    check_same_modalities,
+)
+from perceiver_io.position_encoding import Points, PositionEncoding
 from perceiver_io.postprocessors import IdentityPostprocessor, ModulePostprocessor, OutputPostprocessor
 from perceiver_io.preprocessors import IdentityPreprocessor, InputPreprocessor, InputTokens, Preprocessor
-from perceiver_io.queries import NoQuery, OutputQuery
+from perceiver_io.queries import NoQuery, OutputQuery, PositionQuery
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -46,7 +51,7 @@ class PerceiverIO(nn.Module):
         decoder: maps (queries, latents, query mask) to outputs, e.g. `PerceiverDecoder`.
         input_preprocessor: an `InputPreprocessor`; any other module becomes the featurizer of a `Preprocessor`. None:
             inputs are tokens [batch, inputs, channels].
-        output_query: an `OutputQuery`. None: for decoders that do not use queries.
+        output_query: an `OutputQuery`, or a position encoding to query by. None: for decoders that do not use queries.
         output_postprocessor: an `OutputPostprocessor`; any other module is applied once, to all outputs. None: outputs
             are the decoder's.
     """
@@ -56,7 +61,7 @@ class PerceiverIO(nn.Module):
         encoder: nn.Module,
         decoder: nn.Module,
         input_preprocessor: nn.Module | Mapping[str, nn.Module] | None = None,
-        output_query: OutputQuery | Mapping[str, OutputQuery] | None = None,
+        output_query: nn.Module | Mapping[str, OutputQuery] | None = None,
         output_postprocessor: nn.Module | Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -65,6 +70,10 @@ class PerceiverIO(nn.Module):
         self.output_query = _as_query(output_query)
         self.decoder = decoder
         self.output_postprocessor = _as_postprocessor(output_postprocessor)
+        if isinstance(self.output_query, MultimodalQuery) or isinstance(
+            self.output_postprocessor, MultimodalPostprocessor
+        ):
+            check_same_modalities(self.output_query, self.output_postprocessor)
 
     def encode(
         self,
@@ -124,9 +133,11 @@ class PerceiverIO(nn.Module):
         points: Points | Mapping[str, Points] = None,
         query_mask: Any = None,
         chunk_size: int | None = None,
+        positions: Any = None,
+        generator: torch.Generator | None = None,
     ) -> Any:
-        """Encodes, then decodes."""
-        return self.decode(self.encode(inputs, input_mask), points, query_mask, chunk_size)
+        """Encodes, then decodes; arguments as there."""
+        return self.decode(self.encode(inputs, input_mask, positions, generator), points, query_mask, chunk_size)
 
 
 def _as_preprocessor(stage: nn.Module | Mapping[str, nn.Module] | None) -> nn.Module:
@@ -137,10 +148,18 @@ def _as_preprocessor(stage: nn.Module | Mapping[str, nn.Module] | None) -> nn.Mo
     return stage if isinstance(stage, InputPreprocessor) else Preprocessor(stage)
 
 
-def _as_query(stage: OutputQuery | Mapping[str, OutputQuery] | None) -> OutputQuery:
+def _as_query(stage: nn.Module | Mapping[str, OutputQuery] | None) -> OutputQuery:
     if stage is None:
         return NoQuery()
-    return MultimodalQuery(stage) if isinstance(stage, Mapping) else stage
+    if isinstance(stage, Mapping):
+        return MultimodalQuery(stage)
+    if isinstance(stage, PositionEncoding):
+        return PositionQuery(stage)
+    if not isinstance(stage, OutputQuery):
+        raise ValueError(
+            f"output_query ({type(stage).__name__}) must be an OutputQuery, a position encoding, or a dict of queries"
+        )
+    return stage
 
 
 def _as_postprocessor(stage: nn.Module | Mapping[str, nn.Module] | None) -> OutputPostprocessor:

@@ -66,6 +66,7 @@ def select_rows(rows: Float[Tensor, "#batch rows channels"], points: Points) -> 
         return rows[:, points]
     if points.is_floating_point():
         raise ValueError("points given as coordinates need a Fourier encoding; give integer indices of rows instead")
+    check_indices(points, rows.shape[1])
     if points.ndim == 1:
         return rows[:, points]
     return torch.take_along_dim(rows, points.unsqueeze(-1), dim=1)
@@ -305,12 +306,31 @@ class ResidualMLPPositionEncoding(PositionEncoding):
 
 def unravel(indices: Int[Tensor, "*points"], index_dims: Sequence[int]) -> tuple[Int[Tensor, "*points"], ...]:
     """Maps flat row-major indices to one coordinate tensor per axis."""
+    check_indices(indices, math.prod(index_dims))
     return torch.unravel_index(indices, tuple(index_dims))
+
+
+def check_indices(indices: Int[Tensor, "..."], num_points: int) -> None:
+    """Checks that flat indices lie in 0…num_points - 1, where that does not stop the device or a compiler.
+
+    Raises:
+        ValueError: if one does not.
+    """
+    if indices.device.type != "cpu" or torch.compiler.is_compiling() or not indices.numel():
+        return
+    least, most = indices.min().item(), indices.max().item()
+    if least < 0 or most >= num_points:
+        raise ValueError(f"points must lie in 0…{num_points - 1}, the grid's flat indices; got {least}…{most}")
 
 
 def channels_of(module: nn.Module) -> int:
     """The number of channels that a featurizer, encoding or query yields."""
-    return int(module.num_channels)  # type: ignore[arg-type]
+    num_channels = getattr(module, "num_channels", None)
+    if not isinstance(num_channels, int):
+        raise ValueError(
+            f"{type(module).__name__} does not say how wide its rows are; give it an integer attribute num_channels"
+        )
+    return num_channels
 
 
 def _as_new_tensor(table: Tensor) -> Tensor:

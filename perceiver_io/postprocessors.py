@@ -1,5 +1,6 @@
 """Output postprocessors: decoder outputs to what a task wants."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -236,28 +237,19 @@ class Conv3DUpsamplePostprocessor(OutputPostprocessor):
     Args:
         in_channels: channels of the features.
         out_channels: channels of the videos.
-        temporal_upsample: factor in time, a power of 2.
-        spatial_upsample: factor in space, a power of 2.
-
-    Raises:
-        ValueError: for other factors.
+        temporal_upsample: factor in time. QUIRK: other factors than powers of 2 count as the nearest one.
+        spatial_upsample: factor in space, likewise.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, temporal_upsample: int = 2, spatial_upsample: int = 4
     ) -> None:
         super().__init__()
-        for name, factor in (
-            ("temporal_upsample", temporal_upsample),
-            ("spatial_upsample", spatial_upsample),
-        ):
-            if factor < 1 or factor & (factor - 1):
-                raise ValueError(f"{name} ({factor}) must be a power of 2: every layer doubles")
         self.upsample = Conv3DUpsample(
             in_channels,
             out_channels,
-            num_time_upsamples=temporal_upsample.bit_length() - 1,
-            num_space_upsamples=spatial_upsample.bit_length() - 1,
+            num_time_upsamples=round(math.log2(temporal_upsample)),
+            num_space_upsamples=round(math.log2(spatial_upsample)),
         )
 
     def finish(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:

@@ -225,7 +225,7 @@ class ConvStem(nn.Module):
         self, in_channels: int = 3, num_channels: int = 64, *, num_layers: int = 1, use_batchnorm: bool = True
     ) -> None:
         super().__init__()
-        self.num_channels = num_channels
+        self.num_channels = num_channels if num_layers else in_channels
         self.downsample = Conv2DDownsample(
             in_channels, num_channels, num_layers=num_layers, use_batchnorm=use_batchnorm
         )

@@ -52,7 +52,7 @@ class OutputQuery(nn.Module):
         if chunk_size < 1:
             raise ValueError(f"chunk_size ({chunk_size}) must be at least 1; None decodes everything at once")
         num_outputs = self.num_outputs(inputs)
-        for start in range(0, num_points(points, num_outputs), chunk_size):
+        for start in range(0, max(1, num_points(points, num_outputs)), chunk_size):  # no points are one empty piece
             piece = slice(start, start + chunk_size)
             mask = None if query_mask is None else query_mask[:, piece]
             yield cut_points(points, piece, num_outputs), mask
@@ -88,8 +88,11 @@ class PositionQuery(OutputQuery):
         encoding = self.position_encoding(points)
         if not self.concat_inputs:
             return encoding
-        assert inputs is not None
-        assert isinstance(inputs.features, Tensor)
+        if inputs is None or not isinstance(inputs.features, Tensor):
+            raise ValueError(
+                f"concat_inputs ({self.concat_inputs}) needs an input of one modality, of the query's own name if "
+                "there are several; set it to 0 to query by position alone"
+            )
         features = select_rows(inputs.features, points)
         if features.shape[1:] != (encoding.shape[1], self.concat_inputs):
             raise ValueError(
@@ -110,15 +113,13 @@ class InputQuery(OutputQuery):
 
     def num_outputs(self, inputs: InputTokens | None) -> int:
         """Number of outputs when all points are asked for."""
-        assert inputs is not None
-        return inputs.tokens.shape[1]
+        return _present(inputs).tokens.shape[1]
 
     def forward(
         self, points: Points = None, inputs: InputTokens | None = None
     ) -> Float[Tensor, "batch outputs channels"]:
         """Selects tokens."""
-        assert inputs is not None
-        return select_rows(inputs.tokens, points)
+        return select_rows(_present(inputs).tokens, points)
 
 
 class NoQuery(OutputQuery):
@@ -133,6 +134,12 @@ class NoQuery(OutputQuery):
     def forward(self, points: Points = None, inputs: InputTokens | None = None) -> Float[Tensor, "1 1 0"]:
         """Returns an empty row."""
         return torch.empty(1, 1, 0)
+
+
+def _present(inputs: InputTokens | None) -> InputTokens:
+    if inputs is None:
+        raise ValueError("an InputQuery needs an input, of the query's own name if there are several modalities")
+    return inputs
 
 
 def num_points(points: Points, num_outputs: int) -> int:

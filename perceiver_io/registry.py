@@ -1,6 +1,7 @@
 """Models by name: presets, and directories that hold a configuration with its weights."""
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +46,12 @@ _MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO]] = {
 }
 _CONFIGS = {config.__name__: config for config in _MODELS}
 
+# What torch raises for files that are truncated or something else.
+_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError)
+
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = {"safetensors": "model.safetensors", "pth": "model.pth"}
+MODEL_FILES = {CONFIG_FILE, *WEIGHT_FILES.values()}
 WeightFormat = Literal["safetensors", "pth"]
 
 
@@ -82,7 +87,7 @@ def save_model(
     """Writes a task model as `config.json` and `model.safetensors`; nothing appears under the name before all is there.
 
     Args:
-        directory: new or empty, unless `overwrite`.
+        directory: new or empty, or with `overwrite` one that holds a model and nothing else.
         metadata: notes to keep with the weights, e.g. where they come from.
 
     Raises:
@@ -110,7 +115,7 @@ def save_checkpoint(
     """Writes a configuration and a state dict as `save_model` does, in either of two formats for the weights."""
     notes = {"library_version": __version__, **(metadata or {})}
     description = {"config_class": type(config).__name__, "config": config.to_dict(), "metadata": notes}
-    with new_directory(Path(directory), overwrite=overwrite) as temporary:
+    with new_directory(Path(directory), replaceable=MODEL_FILES if overwrite else ()) as temporary:
         (temporary / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         weights = temporary / WEIGHT_FILES[weight_format]
         if weight_format == "safetensors":
@@ -133,7 +138,8 @@ def load_model(directory: str | Path) -> PerceiverIO:
         model = model_from_config(config)
     _check_state_dict(model.state_dict(), state := _read_weights(directory), directory)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    # Cached features are not saved; they take the weights' precision.
+    return model.to(next(model.parameters()).dtype).eval()
 
 
 def _read_config(directory: Path) -> ModelConfig:
@@ -145,8 +151,8 @@ def _read_config(directory: Path) -> ModelConfig:
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        config_class, values = _CONFIGS[description["config_class"]], description["config"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        config_class, values = _CONFIGS[description["config_class"]], dict(description["config"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the configuration of a model of this library ({error!r})") from error
     return config_class.from_dict(values)
 
@@ -160,7 +166,7 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
             if weight_format == "safetensors":
                 return safetensors.torch.load_file(path)
             return dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        except (safetensors.SafetensorError, pickle.UnpicklingError, *_DAMAGE) as error:
             raise ValueError(f"{path} is damaged ({error}); convert or copy it again") from error
     raise FileNotFoundError(f"{directory} has none of the files {', '.join(WEIGHT_FILES.values())}")
 

@@ -58,7 +58,7 @@ class Case:
     def check(self, **results: Tensor) -> None:
         """Compares results with the outputs of the same names."""
         for name, result in results.items():
-            self.check_array(name, result.detach().numpy(), self.outputs[name])
+            self.check_array(name, result.detach().cpu().numpy(), self.outputs[name])
 
     def check_array(self, name: str, result: np.ndarray, expected: np.ndarray, group: str | None = None) -> None:
         """Compares one result with what is expected, relative to the deviation of the latter."""

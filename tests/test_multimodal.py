@@ -172,6 +172,19 @@ def test_query_masks_per_modality(chunk_size: int | None) -> None:
     assert not torch.isclose(outputs["flow"][~mask], whole["flow"][~mask]).all()
 
 
+def test_no_points_of_a_modality_are_no_outputs() -> None:
+    outputs = model()(inputs(), points={"flow": torch.zeros(0, dtype=torch.long), "class": None})
+    assert outputs["flow"].shape == (2, 0, 2)
+
+
+def test_queries_and_postprocessors_must_match() -> None:
+    whole = model()
+    with pytest.raises(ValueError, match=r"must have the same modalities, got \['class', 'flow', 'sight'\] and None"):
+        PerceiverIO(whole.encoder, whole.decoder, whole.input_preprocessor, whole.output_query)
+    with pytest.raises(ValueError, match=r"Flatten does not say how wide its rows are; give it .* num_channels"):
+        PerceiverIO(whole.encoder, whole.decoder, {"a": torch.nn.Flatten()})
+
+
 def test_errors() -> None:
     module = model()
     with pytest.raises(ValueError, match=r"inputs must name the modalities \['sight', 'sound'\]; unknown: \['smell'\]"):

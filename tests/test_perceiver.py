@@ -234,7 +234,28 @@ def test_postprocessors_that_need_all_outputs_run_once() -> None:
     assert single(tokens).shape == (2, 3)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_no_points_are_no_outputs(model: PerceiverIO, chunk_size: int | None) -> None:
+    outputs = model(images(), points=torch.zeros(0, dtype=torch.long), chunk_size=chunk_size)
+    assert outputs.shape[:2] == (3, 0)
+
+
+def test_positions_and_generator_pass_through_forward() -> None:
+    module = compositions()["fourier"].eval()
+    x, positions = images(), torch.rand(3, 12, 2)
+    encoding = module.encode(x, positions=positions)
+    torch.testing.assert_close(module(x, positions=positions, generator=torch.Generator()), module.decode(encoding))
+
+
 def test_errors() -> None:
+    with pytest.raises(
+        ValueError, match=r"output_query \(Linear\) must be an OutputQuery, a position encoding, or a dict"
+    ):
+        PerceiverIO(encoder(4), PerceiverDecoder(8, 12, output_channels=2), None, nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"points must lie in 0…41, the grid's flat indices; got 3…42"):
+        compositions()["fourier"](images(), points=torch.tensor([3, 42]))
+    with pytest.raises(ValueError, match=r"points must lie in 0…9, the grid's flat indices; got -1…3"):
+        compositions()["learned"](images(), points=torch.tensor([3, -1]))
     module = compositions()["features"]
     with pytest.raises(ValueError, match=r"chunk_size \(0\) must be at least 1"):
         module(images(), chunk_size=0)

@@ -1,6 +1,8 @@
 """Presets, and saving and loading of models."""
 
 import json
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,16 @@ def test_save_and_load(preset: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_other_precisions_survive(preset: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = perceiver_io.create_model(preset, **SMALL[preset]).to(dtype).eval()
+    inputs = [x.to(dtype) if x.is_floating_point() else x for x in small_inputs(model)]
+    perceiver_io.save_model(model, tmp_path / "model")
+    with torch.inference_mode():
+        torch.testing.assert_close(perceiver_io.load_model(tmp_path / "model")(*inputs), model(*inputs))
+
+
 def test_pth_format(tmp_path: Path) -> None:
     model = perceiver_io.create_model("language", **SMALL["language"]).eval()
     save_checkpoint(model.config, model.state_dict(), tmp_path / "m", weight_format="pth")
@@ -64,11 +76,17 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     before = (tmp_path / "model.safetensors").read_bytes()
     with torch.no_grad():
         model.output_postprocessor.bias.fill_(1.0)
-    with pytest.raises(FileExistsError, match="already exists; choose another name, remove it or ask to overwrite it"):
+    with pytest.raises(
+        FileExistsError,
+        match=r"config.json, model.safetensors would be lost; choose another name or ask to overwrite it",
+    ):
         perceiver_io.save_model(model, tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
     perceiver_io.save_model(model, tmp_path, overwrite=True)
     assert perceiver_io.load_model(tmp_path).output_postprocessor.bias.eq(1).all()
+    (tmp_path / "precious.txt").touch()
+    with pytest.raises(FileExistsError, match=r"precious.txt would be lost; choose another name or remove it"):
+        perceiver_io.save_model(model, tmp_path, overwrite=True)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +108,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         (lambda d: (d / "config.json").write_text("{"), ValueError, "is not the configuration of a model"),
         (lambda d: (d / "config.json").write_text("[]"), ValueError, "is not the configuration of a model"),
         (lambda d: (d / "model.safetensors").write_bytes(b"\0" * 40), ValueError, "is damaged"),
+        (lambda d: (d / "model.pth").write_bytes(b"garbage"), ValueError, "model.pth is damaged"),
+        (lambda d: os.truncate(d / "model.pth", 5000), ValueError, "model.pth is damaged"),
+        (lambda d: (d / "model.pth").write_bytes(pickle.dumps(Path, protocol=2)), ValueError, "model.pth is damaged"),
         (
             lambda d: (d / "config.json").write_text(
                 (d / "config.json").read_text().replace('"num_blocks"', '"blocks"')
@@ -100,7 +121,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_damaged_directories(damage: Any, error: type[Exception], message: str, tmp_path: Path) -> None:
-    perceiver_io.save_model(perceiver_io.create_model("language", **SMALL["language"]), tmp_path)
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    weight_format = "pth" if "pth" in message else "safetensors"
+    save_checkpoint(model.config, model.state_dict(), tmp_path, weight_format=weight_format)
     damage(tmp_path)
     with pytest.raises(error, match=message):
         perceiver_io.load_model(tmp_path)
@@ -140,6 +163,9 @@ def test_custom_compositions_have_no_config(tmp_path: Path) -> None:
         ("language", {"num_self_attend_heads": 3}, r"num_self_attend_heads \(3\) must divide qk_channels \(256\)"),
         ("imagenet-conv", {"featurizer": "vit"}, r"featurizer \('vit'\) must be one of 'conv', 'pixels', 'conv1x1'"),
         ("imagenet-conv", {"image_size": (224,)}, r"image_size \(224,\) must have 2 entries"),
+        ("imagenet-conv", {"image_size": 224}, "image_size 224 must have 2 entries"),
+        ("imagenet-conv", {"decoder_query_residual": "no"}, r"decoder_query_residual \('no'\) must be true or false"),
+        ("optical-flow", {"flow_scale": float("nan")}, r"flow_scale \(nan\) must be a finite number other than 0"),
         ("optical-flow", {"num_self_attend_heads": 7}, r"must divide num_latent_channels \(512\)"),
         ("video-autoencoding", {"patch_size": 5}, r"patch_size \(5\) must divide image_size"),
         ("video-autoencoding", {"audio_samples_per_patch": 7}, "must divide the clip's samples"),

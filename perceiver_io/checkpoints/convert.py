@@ -19,6 +19,9 @@ def convert_parameters(checkpoint: HaikuCheckpoint, preset: str, config: ModelCo
         ValueError: unless every source tensor is used and every tensor of the model filled, with the right shape; the
             message names what is left on both sides, or the tensor with both shapes, and the preset that would fit.
     """
+    twice = sorted(checkpoint.params.keys() & checkpoint.state.keys())
+    if twice:
+        raise ValueError(f"the checkpoint has both parameters and state of the names {_listed(twice)}")
     sources: dict[str, Array] = {**checkpoint.params, **checkpoint.state}
     with torch.device("meta"):
         expected = model_from_config(config).state_dict()
@@ -50,6 +53,10 @@ def apply_table(
             raise ValueError(
                 f"{source} has shape {sources[source].shape}, which does not fit {wanted}: {target} must be "
                 f"{tuple(expected[target].shape)} ({transform.value}){_fitting_preset(sources)}"
+            )
+        if (array.dtype.kind == "f") != expected[target].is_floating_point() or array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{source} has dtype {array.dtype}, which does not fit {target} ({expected[target].dtype})"
             )
         state_dict[target] = torch.from_numpy(np.array(array, order="C")).to(expected[target].dtype)
     return state_dict
@@ -83,7 +90,11 @@ def _untransformed(shape: tuple[int, ...], row: Row) -> tuple[int, ...]:
 
 def _fitting_preset(sources: Mapping[str, Array]) -> str:
     fitting = fitting_presets({name: array.shape for name, array in sources.items()})
-    return f"; it fits --model {fitting[0]}" if fitting else "; it fits no preset as it is: see --config"
+    return (
+        f"; it fits --model {fitting[0]}"
+        if fitting
+        else "; a model of other sizes than the released one needs --config"
+    )
 
 
 def _has_rank(array: Array, transform: Transform) -> bool:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 ConfigT = TypeVar("ConfigT", bound="ModelConfig")
 
@@ -17,17 +18,21 @@ class ModelConfig:
     """
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                expected = len(get_args(hints[field.name]))
-                if len(value) != expected:
-                    raise ValueError(f"{field.name} {value} must have {expected} entries")
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is tuple:
+                expected = len(get_args(hint))
+                if not isinstance(value, list | tuple) or len(value) != expected:
+                    raise ValueError(f"{name} {value!r} must have {expected} entries")
+                object.__setattr__(self, name, tuple(value))  # JSON has no tuples
                 for size in value:
-                    self._check_size(field.name, size)
-            elif hints[field.name] is int:
-                self._check_size(field.name, value)
+                    self._check_size(name, size)
+            elif hint is int:
+                self._check_size(name, value)
+            elif hint is bool and not isinstance(value, bool):
+                raise ValueError(f"{name} ({value!r}) must be true or false")
+            elif hint is float and not (isinstance(value, int | float) and math.isfinite(value) and value):
+                raise ValueError(f"{name} ({value!r}) must be a finite number other than 0")
 
     def _check_size(self, name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -66,4 +71,4 @@ class ModelConfig:
             raise ValueError(
                 f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

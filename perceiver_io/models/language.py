@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -108,5 +109,9 @@ class LanguagePerceiver(PerceiverIO):
             )
         if mask is not None and mask.shape != tokens.shape:
             raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
+            least, most = tokens.min().item(), tokens.max().item()
+            if least < 0 or most >= self.config.vocab_size:
+                raise ValueError(f"token ids must lie in 0…{self.config.vocab_size - 1}; got {least}…{most}")
         encoding = self.encode(tokens, mask)
         return self.decode(encoding, points=slice(0, length), query_mask=mask)

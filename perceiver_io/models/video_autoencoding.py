@@ -207,7 +207,10 @@ class VideoAutoencodingPerceiver(PerceiverIO):
         }
         chosen = {"label": None, **(whole if points is None else points)}
         outputs: dict[str, Tensor] = self.decode(
-            encoding, points=chosen, chunk_size=chunk_size or DEFAULT_CHUNK_SIZE, progress=progress
+            encoding,
+            points=chosen,
+            chunk_size=DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size,
+            progress=progress,
         )
         if points is None:
             outputs["audio"] = outputs["audio"].unsqueeze(-1)

@@ -60,16 +60,25 @@ def test_pth_format_holds_the_same(language: list[str], tmp_path: Path) -> None:
     torch.testing.assert_close(dict(states[0]), dict(states[1]), rtol=0, atol=0)
 
 
-def test_an_existing_destination_is_kept_without_force(
+def test_files_that_are_no_model_are_kept(
     language: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "converted").mkdir()
     (tmp_path / "converted" / "precious.txt").write_text("mine")
+    for options in ([], ["--force"]):
+        assert main([*language, *options]) == 2
+        assert "already exists and precious.txt would be lost; choose another name or" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "converted").iterdir()] == ["precious.txt"]
+
+
+def test_force_replaces_a_model(language: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(language) == 0
     assert main(language) == 2
-    assert "already exists; choose another destination or pass --force" in capsys.readouterr().err
-    assert (tmp_path / "converted" / "precious.txt").read_text() == "mine"
-    assert main([*language, "--force"]) == 0
-    assert not (tmp_path / "converted" / "precious.txt").exists()
+    assert "config.json, model.safetensors would be lost; choose another name or ask to overwrite" in (
+        capsys.readouterr().err
+    )
+    assert main([*language, "--force", "--format", "pth"]) == 0
+    assert sorted(path.name for path in (tmp_path / "converted").iterdir()) == ["config.json", "model.pth"]
 
 
 def overwrite(content: bytes) -> Any:
@@ -117,6 +126,10 @@ BROKEN = {
     "other rank": (
         save_tree(lambda t: t["embed"].update(embeddings=np.ones(9, np.float32))),
         "embed/embeddings has shape (9,)",
+    ),
+    "integers": (
+        save_tree(lambda t: t["embedding_decoder"].update(bias=np.ones(262, np.int32))),
+        "embedding_decoder/bias has dtype int32, which does not fit output_postprocessor.bias",
     ),
     "a list": (overwrite(pickle.dumps([1, 2, 3])), "list"),
     "a function": (overwrite(pickle.dumps({"a": {"b": len}})), "builtins.len"),

@@ -67,6 +67,8 @@ class TestLanguage:
             model(torch.zeros(1, 18, dtype=torch.long))
         with unchecked(), pytest.raises(ValueError, match=r"mask \(1, 8\) must have the shape of tokens \(1, 9\)"):
             model(torch.zeros(1, 9, dtype=torch.long), torch.ones(1, 8, dtype=torch.bool))
+        with pytest.raises(ValueError, match=r"token ids must lie in 0…30; got 0…31"):
+            model(torch.tensor([[0, 31]]))
 
     def test_the_embedding_is_counted_and_saved_once(self) -> None:
         model = small("language")

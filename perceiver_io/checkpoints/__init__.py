@@ -1,0 +1,1 @@
+"""Haiku checkpoints: reading them safely, their names, and their conversion."""
