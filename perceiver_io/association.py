@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 _BLOCK_NUMEL = 2**23
 
 
+def drop_unattended(
+    inputs: Float[Tensor, "batch inputs channels"], mask: Bool[Tensor, "mask_batch queries inputs"] | None
+) -> tuple[Float[Tensor, "batch kept channels"], Bool[Tensor, "mask_batch queries kept"] | None]:
+    """Drops the inputs that no query of any example may attend to, and a mask that then forbids nothing."""
+    if mask is None or not inference_only(inputs) or inputs.is_meta:
+        return inputs, mask
+    attended = mask.flatten(0, 1).any(0)
+    if not attended.any():
+        return inputs, mask
+    inputs, mask = inputs[:, attended], mask[:, :, attended]
+    return inputs, None if mask.all() else mask
+
+
 def gathers_cheaply(block: "CrossAttention", queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     """Whether `gather` serves and multiplies less than the plain order: few queries, many inputs."""
     attention = block.attention

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_io.association import gather, gathers_cheaply, look_up, looks_up_cheaply
+from perceiver_io.association import drop_unattended, gather, gathers_cheaply, look_up, looks_up_cheaply
 from perceiver_io.initializers import variance_scaling_
 from perceiver_io.kernels import fused_attend
 from perceiver_io.linear import Linear, linear
@@ -258,6 +258,8 @@ class CrossAttention(nn.Module):
         mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
     ) -> Float[Tensor, "batch queries query_channels"]:
         """Applies the block; a batch of one on either side stands for all examples (mask as in `attend`)."""
+        if mask is not None and mask.shape[-1] > 1:
+            inputs, mask = drop_unattended(inputs, mask)
         if looks_up_cheaply(self, queries, inputs, mask):
             return look_up(self, queries, inputs, mask)
         if gathers_cheaply(self, queries, inputs, mask):

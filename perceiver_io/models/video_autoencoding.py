@@ -23,7 +23,7 @@ from perceiver_io.preprocessors import AudioPatches, OneHot, Patches, Preprocess
 from perceiver_io.queries import PositionQuery
 
 # Outputs decoded at a time when a whole clip is: large enough for fast products, small enough for any machine.
-DEFAULT_CHUNK_SIZE = 16384
+DEFAULT_CHUNK_SIZE = 65536
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
