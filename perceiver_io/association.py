@@ -48,9 +48,10 @@ def gathers_cheaply(block: "CrossAttention", queries: Tensor, inputs: Tensor, ma
         return False
     if mask is not None and mask.shape[-2] != 1:
         return False
-    num_queries, channels = queries.shape[-2], inputs.shape[-1]
-    projected = attention.key.out_features + attention.value.out_features
-    return 2 * num_queries * channels <= (num_queries + channels) * projected
+    num_queries, (num_inputs, channels) = queries.shape[-2], inputs.shape[-2:]
+    widths = attention.key.out_features + attention.value.out_features
+    associated = num_queries * channels * (2 * num_inputs + widths)
+    return associated <= num_inputs * (num_queries + channels) * widths
 
 
 def gather(

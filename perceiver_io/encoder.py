@@ -2,8 +2,10 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from perceiver_io.attention import CrossAttention, SelfAttention
 from perceiver_io.position_encoding import LearnedPositionEncoding
@@ -33,6 +35,9 @@ class PerceiverEncoder(nn.Module):
         dropout_prob: dropout of attention and MLP outputs.
         attention_dropout_prob: dropout of attention weights.
         latent_init_std: deviation of the truncated normal that the latents start from.
+        gradient_checkpointing: whether training recomputes each layer in the backward pass instead of keeping what is
+        in
+            it, for memory; an attribute that may be changed later.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class PerceiverEncoder(nn.Module):
         dropout_prob: float = 0.0,
         attention_dropout_prob: float = 0.0,
         latent_init_std: float = 0.02,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, heads in (
@@ -66,6 +72,7 @@ class PerceiverEncoder(nn.Module):
                     "choose another number of heads or of channels"
                 )
         self.num_blocks = num_blocks
+        self.gradient_checkpointing = gradient_checkpointing
         self.latents = LearnedPositionEncoding(num_latents, num_latent_channels, init_std=latent_init_std)
         self.cross_attend = CrossAttention(
             num_latent_channels,
@@ -99,8 +106,13 @@ class PerceiverEncoder(nn.Module):
     ) -> Float[Tensor, "batch latents latent_channels"]:
         """Encodes tokens; those where `input_mask` is False have no influence."""
         mask = None if input_mask is None else input_mask.bool()[:, None, :]
-        latents: Tensor = self.cross_attend(self.latents(), tokens, mask)
+        latents = self._run(self.cross_attend, self.latents(), tokens, mask)
         for _ in range(self.num_blocks):
             for self_attend in self.self_attends:
-                latents = self_attend(latents)
+                latents = self._run(self_attend, latents)
         return latents
+
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)

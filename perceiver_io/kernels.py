@@ -44,23 +44,28 @@ def padded_attend(
     mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
     dropout_prob: float = 0.0,
     scale: float | None = None,
+    width_multiple: int | None = None,
 ) -> Float[Tensor, "batch heads queries v_channels"]:
-    """Attends by torch's fused kernels, widths padded to what they take."""
+    """Attends by torch's fused kernels.
+
+    Args:
+        scale: of the scores; default 1/sqrt(qk_channels).
+        width_multiple: widths are padded to a multiple of it; default what the device's kernels take.
+    """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     v_channels = value.shape[-1]
     batch = max(query.shape[0], key.shape[0])
-    query, key, value = (_pad_width(x).expand(batch, -1, -1, -1) for x in (query, key, value))
+    if width_multiple is None:
+        width_multiple = 1 if query.device.type != "cuda" else 4 if query.dtype == torch.float32 else 8
+    query, key, value = (
+        F.pad(x, (0, -x.shape[-1] % width_multiple)).expand(batch, -1, -1, -1) for x in (query, key, value)
+    )
     if mask is not None:
         mask = mask.unsqueeze(1)  # the same for all heads
     attended = F.scaled_dot_product_attention(query, key, value, mask, dropout_prob, scale=scale)[..., :v_channels]
     if mask is not None:
         attended = attended.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return attended
-
-
-def _pad_width(x: Tensor) -> Tensor:
-    multiple = (4 if x.dtype == torch.float32 else 8) if x.device.type == "cuda" else 1
-    return F.pad(x, (0, -x.shape[-1] % multiple))
 
 
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

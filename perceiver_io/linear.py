@@ -59,10 +59,10 @@ def inference_only(tensor: Tensor) -> bool:
 
 def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     return bool(
-        x.device.type == "cpu"
+        inference_only(x)
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-        and inference_only(x)
     )
