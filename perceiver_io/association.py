@@ -44,7 +44,7 @@ def drop_unattended(
 def gathers_cheaply(block: "CrossAttention", queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     """Whether `gather` serves and multiplies less than the plain order: few queries, many inputs."""
     attention = block.attention
-    if attention.num_heads > 1 or not inference_only(queries) or block.training:
+    if attention.num_heads > 1 or not inference_only(queries) or block.training or not len(inputs):
         return False
     if mask is not None and mask.shape[-2] != 1:
         return False
@@ -165,7 +165,9 @@ class LookUp:
         channels = queries.shape[-1] + len(self.padding)
         mean = (queries.sum(-1, keepdim=True) + self.padding.sum()) / channels
         own = (queries - mean).square().sum(-1, keepdim=True)
-        shared = (self.padding - mean).square().sum(-1, keepdim=True)
+        # Once around the padding's own mean, rather than once per row around the row's.
+        centre = self.padding.mean()
+        shared = (self.padding - centre).square().sum() + len(self.padding) * (centre - mean).square()
         scale = ((own + shared) / channels + norm.eps).rsqrt()
         return torch.cat([queries * scale, scale, mean * scale], dim=-1)
 
@@ -175,7 +177,7 @@ def looks_up_cheaply(
 ) -> bool:
     """Whether `look_up` serves and multiplies less than the plain order: many queries, few latents."""
     attention = block.attention
-    if attention.num_heads > 1 or not inference_only(queries) or block.training:
+    if attention.num_heads > 1 or not inference_only(queries) or block.training or not len(latents):
         return False
     if mask is not None and mask.shape[-1] != 1:
         return False

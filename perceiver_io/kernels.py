@@ -54,7 +54,7 @@ def padded_attend(
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     v_channels = value.shape[-1]
-    batch = max(query.shape[0], key.shape[0])
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
     if width_multiple is None:
         width_multiple = 1 if query.device.type != "cuda" else 4 if query.dtype == torch.float32 else 8
     query, key, value = (
@@ -70,8 +70,8 @@ def padded_attend(
 
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attends by two products per head and block of queries."""
-    batch, heads, rows, channels = query.shape
-    batch = max(batch, key.shape[0])
+    _, heads, rows, channels = query.shape
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
     query = (query * channels**-0.5).contiguous().expand(batch, -1, -1, -1)
     key = key.contiguous().expand(batch, -1, -1, -1)
     value_columns = value.transpose(-1, -2).contiguous().expand(batch, -1, -1, -1)

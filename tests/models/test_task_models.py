@@ -45,6 +45,16 @@ def test_gradients_reach_every_parameter(preset: str) -> None:
         assert parameter.grad is not None or name in unused, name
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_batch_of_no_examples(preset: str, gradients: bool) -> None:
+    model = small(preset)
+    with torch.set_grad_enabled(gradients):
+        outputs = model(*small_inputs(model, batch=0))
+    for output in outputs.values() if isinstance(outputs, dict) else [outputs]:
+        assert len(output) == 0
+
+
 class TestLanguage:
     def test_padding_changes_nothing(self) -> None:
         model = small("language")
