@@ -43,15 +43,17 @@ def drop_unattended(
 
 def gathers_cheaply(block: "CrossAttention", queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     """Whether `gather` serves and multiplies less than the plain order: few queries, many inputs."""
+    if not _may_associate(block, inputs) or (mask is not None and mask.shape[-2] != 1):
+        return False
     attention = block.attention
-    if attention.num_heads > 1 or not inference_only(queries) or block.training or not len(inputs):
-        return False
-    if mask is not None and mask.shape[-2] != 1:
-        return False
     num_queries, (num_inputs, channels) = queries.shape[-2], inputs.shape[-2:]
     widths = attention.key.out_features + attention.value.out_features
     associated = num_queries * channels * (2 * num_inputs + widths)
     return associated <= num_inputs * (num_queries + channels) * widths
+
+
+def _may_associate(block: "CrossAttention", inputs: Tensor) -> bool:
+    return block.attention.num_heads == 1 and not block.training and len(inputs) > 0 and inference_only(inputs)
 
 
 def gather(
@@ -103,8 +105,7 @@ def _attended_mean(
 
 
 class LookUp:
-    """Many queries attending to few latents, and the MLP and linear layers that follow, for a block of queries at a
-    time.
+    """Many queries attending to few latents, with the MLP and linear layers that follow, a block of queries at a time.
 
     What depends on the latents alone is computed once, by the constructor.
 
@@ -176,11 +177,9 @@ def looks_up_cheaply(
     block: "CrossAttention", queries: Tensor, latents: Tensor, mask: Tensor | None, num_shared_channels: int = 0
 ) -> bool:
     """Whether `look_up` serves and multiplies less than the plain order: many queries, few latents."""
+    if not _may_associate(block, latents) or (mask is not None and mask.shape[-1] != 1):
+        return False
     attention = block.attention
-    if attention.num_heads > 1 or not inference_only(queries) or block.training or not len(latents):
-        return False
-    if mask is not None and mask.shape[-1] != 1:
-        return False
     num_queries, num_latents = queries.shape[-2], latents.shape[-2]
     channels, widths = block.mlp.hidden.in_features, attention.key.out_features + attention.value.out_features
     associated = num_latents * (num_queries * (2 * channels - num_shared_channels) + channels * widths)

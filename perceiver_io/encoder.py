@@ -35,9 +35,8 @@ class PerceiverEncoder(nn.Module):
         dropout_prob: dropout of attention and MLP outputs.
         attention_dropout_prob: dropout of attention weights.
         latent_init_std: deviation of the truncated normal that the latents start from.
-        gradient_checkpointing: whether training recomputes each layer in the backward pass instead of keeping what is
-        in
-            it, for memory; an attribute that may be changed later.
+        gradient_checkpointing: whether training recomputes each layer in the backward pass instead of keeping its
+            intermediate values, for memory; an attribute that may be changed later.
     """
 
     def __init__(

@@ -230,12 +230,8 @@ class MultimodalQuery(OutputQuery):
         """The modality's own part of the tokens; None for a modality that is no input."""
         if inputs is None or not isinstance(inputs.features, dict) or name not in inputs.features:
             return None
-        start = 0
-        for other, features in inputs.features.items():  # in the order of the tokens
-            if other == name:
-                return InputTokens(inputs.tokens[:, start : start + features.shape[1]], features)
-            start += features.shape[1]
-        return None
+        sizes = {other: features.shape[1] for other, features in inputs.features.items()}
+        return InputTokens(split_modalities(inputs.tokens, sizes)[name], inputs.features[name])
 
 
 class MultimodalPostprocessor(OutputPostprocessor):
@@ -250,6 +246,15 @@ class MultimodalPostprocessor(OutputPostprocessor):
     def __init__(self, modalities: Mapping[str, OutputPostprocessor]) -> None:
         super().__init__()
         self.modalities = Modalities(modalities)
+
+    def forward(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Maps decoder outputs [batch, outputs, channels] per modality to results (`split_modalities` makes the dict).
+
+        Raises:
+            ValueError: for a name that is no modality.
+        """
+        _check_names("outputs", outputs, self.modalities.names)
+        return {name: self.modalities[name](outputs[name]) for name in self.modalities.names if name in outputs}
 
     def over_chunks(  # type: ignore[override]  # points and results are dicts here
         self, chunks: Iterable[tuple[Mapping[str, Points], DecodeChunk]]
@@ -271,6 +276,17 @@ class MultimodalPostprocessor(OutputPostprocessor):
         postprocessor = self.modalities[name]
         assert isinstance(postprocessor, OutputPostprocessor)
         return postprocessor
+
+
+def split_modalities(
+    rows: Float[Tensor, "batch rows channels"], sizes: Mapping[str, int]
+) -> dict[str, Float[Tensor, "batch _ channels"]]:
+    """Maps concatenated rows, and how many of them each modality has, to the rows of each.
+
+    Source: the reference's `restructure`; modalities lie in the sorted order of their names.
+    """
+    names = sorted(sizes)
+    return dict(zip(names, rows.split([sizes[name] for name in names], dim=1), strict=True))
 
 
 def check_same_modalities(query: nn.Module, postprocessor: nn.Module) -> None:

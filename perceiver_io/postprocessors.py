@@ -22,9 +22,8 @@ class OutputPostprocessor(nn.Module):
     """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result, in two steps.
 
     Attributes:
-        pointwise: whether outputs are treated one by one and keep their order along dimension 1. If so the
-        postprocessor
-            is applied chunk by chunk; if not, its second step once, to all outputs.
+        pointwise: whether outputs are treated one by one and keep their order along dimension 1. If so the second step
+            is applied chunk by chunk; if not, once, to all outputs.
     """
 
     pointwise: bool = False

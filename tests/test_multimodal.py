@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from perceiver_io import MultimodalPreprocessor, MultimodalQuery, PerceiverDecoder, PerceiverEncoder, PerceiverIO
-from perceiver_io.multimodal import module_key
+from perceiver_io.multimodal import module_key, split_modalities
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
 from perceiver_io.postprocessors import ClassificationPostprocessor, ProjectionPostprocessor
 from perceiver_io.preprocessors import AudioPatches, OneHot, Pixels, Preprocessor
@@ -170,6 +170,17 @@ def test_query_masks_per_modality(chunk_size: int | None) -> None:
     torch.testing.assert_close(outputs["sight"], whole["sight"])
     torch.testing.assert_close(outputs["flow"][mask], whole["flow"][mask])
     assert not torch.isclose(outputs["flow"][~mask], whole["flow"][~mask]).all()
+
+
+def test_splitting_concatenated_outputs() -> None:
+    module, given_inputs = model(), inputs()
+    encoding = module.encode(given_inputs)
+    queries = module.output_query(None, encoding.inputs)
+    outputs = split_modalities(module.decoder(queries, encoding.latents), {"sight": 6, "flow": 12, "class": 1})
+    assert list(outputs) == ["class", "flow", "sight"]
+    torch.testing.assert_close(module.output_postprocessor(outputs), module(given_inputs))
+    with pytest.raises(ValueError, match=r"outputs must name the modalities .* unknown: \['sound'\]"):
+        module.output_postprocessor({"sound": outputs["flow"]})
 
 
 def test_no_points_of_a_modality_are_no_outputs() -> None:

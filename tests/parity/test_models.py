@@ -116,17 +116,13 @@ def cases_of(pystate: Path) -> list[Case]:
     """The cases whose parameters a `.pystate` file holds: of its name, or of the longest beginning that they share."""
     names = [path.stem for path in cases("models")]
     stem = pystate.stem
-    own = [name for name in names if name == stem] or [
-        name
-        for name in names
-        if name.startswith(stem + "_") and not (GOLDEN_DIR / "models" / f"{name}.pystate").exists()
-    ]
+    own = [name for name in names if name == stem or name.startswith(stem + "_")]
     own = own or [max((name for name in names if stem.startswith(name)), key=len)]
-    found = [Case.load(GOLDEN_DIR / "models" / f"{name}.npz") for name in own]
     params = read_pystate(pystate).params
-    return [
-        case
-        for case in found
-        if case.params.keys() == params.keys()
-        and all(np.array_equal(case.params[name], params[name]) for name in params)
-    ]
+    found = [Case.load(GOLDEN_DIR / "models" / f"{name}.npz") for name in own]
+    return [case for case in found if same_arrays(case.params, params)]
+
+
+def same_arrays(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    """Whether two parameter trees are equal."""
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
