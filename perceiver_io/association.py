@@ -53,7 +53,8 @@ def gathers_cheaply(block: "CrossAttention", queries: Tensor, inputs: Tensor, ma
 
 
 def _may_associate(block: "CrossAttention", inputs: Tensor) -> bool:
-    return block.attention.num_heads == 1 and not block.training and len(inputs) > 0 and inference_only(inputs)
+    # In this order: an exporter, which this is not for, would take the batch's length for a constant.
+    return inference_only(inputs) and block.attention.num_heads == 1 and not block.training and len(inputs) > 0
 
 
 def gather(
