@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
+from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
 
@@ -172,16 +172,12 @@ class ClassificationEvaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns "accuracy", the share of right classes, and "loss", the cross-entropy without smoothing."""
         device = next(model.parameters()).device
-        draws = [Draw(index, derived_seed(index)) for index in range(len(self.dataset))]
-        loader: DataLoader[Batch] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]  # its examples are asked for by draws
-            self.batch_size,
-            sampler=draws,
-            num_workers=self.num_workers,
+        batches = held_out_batches(
+            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
         )
         right, loss = 0, 0.0
-        for batch in loader:
-            logits, labels = model(batch["image"].to(device)).float().cpu(), batch["label"]
+        for batch in batches:
+            logits, labels = model(batch["image"]).float(), batch["label"]
             right += int((logits.argmax(-1) == labels).sum())
             loss += float(soft_cross_entropy(logits, soft_targets(labels, logits.shape[-1]))) * len(labels)
-        return {"accuracy": right / len(draws), "loss": loss / len(draws)}
+        return {"accuracy": right / len(self.dataset), "loss": loss / len(self.dataset)}

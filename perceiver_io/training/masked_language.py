@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from perceiver_io.inputs import BytesTokenizer
+from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
 
@@ -111,16 +111,12 @@ class MaskedLanguageEvaluation:
         They are "accuracy", "baseline_accuracy", that of always answering `most_frequent`, and "loss".
         """
         device = next(model.parameters()).device
-        draws = [Draw(index, derived_seed(index)) for index in range(len(self.dataset))]
-        loader: DataLoader[Batch] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]  # its examples are asked for by draws
-            self.batch_size,
-            sampler=draws,
-            num_workers=self.num_workers,
+        batches = held_out_batches(
+            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
         )
         right, right_by_frequency, number, loss = 0, 0, 0, 0.0
-        for batch in loader:
-            tokens, masked = batch["tokens"].to(device), batch["masked"].to(device)
+        for batch in batches:
+            tokens, masked = batch["tokens"], batch["masked"]
             logits, targets = model(hidden(tokens, masked))[masked].float(), tokens[masked]
             right += int((logits.argmax(-1) == targets).sum())
             right_by_frequency += int((targets == self.most_frequent).sum())

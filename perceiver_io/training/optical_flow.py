@@ -5,10 +5,9 @@ import dataclasses
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from perceiver_io.position_encoding import select_rows
-from perceiver_io.training.sampling import Draw, derived_seed
+from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.trainer import Batch, Dataset
 from perceiver_io.training.video_autoencoding import draw_points
 
@@ -75,16 +74,12 @@ class OpticalFlowEvaluation:
         Errors are means over pixels of means over pairs: each pair counts alike.
         """
         device = next(model.parameters()).device
-        draws = [Draw(index, derived_seed(self.seed, index)) for index in range(len(self.dataset))]
-        loader: DataLoader[Batch] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]  # its examples are asked for by draws
-            self.batch_size,
-            sampler=draws,
-            num_workers=self.num_workers,
+        batches = held_out_batches(
+            self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
         )
         errors, zero_errors = [], []
-        for batch in loader:
-            frame1, frame2, target = (batch[name].to(device) for name in ("frame1", "frame2", "flow"))
+        for batch in batches:
+            frame1, frame2, target = (batch[name] for name in ("frame1", "frame2", "flow"))
             for flow, true in zip(model(frame1, frame2), target, strict=True):
                 errors.append(end_point_error(flow[None], true[None]))
                 zero_errors.append(end_point_error(torch.zeros_like(true)[None], true[None]))

@@ -8,12 +8,11 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from perceiver_io.models import VideoAutoencodingConfig
 from perceiver_io.position_encoding import select_rows
 from perceiver_io.training.classification import soft_targets
-from perceiver_io.training.sampling import Draw, derived_seed
+from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.trainer import Batch, Dataset
 
 
@@ -134,16 +133,12 @@ class VideoAutoencodingEvaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns "image_psnr" and "audio_psnr" in dB, means over clips, and "label_accuracy"."""
         device = next(model.parameters()).device
-        draws = [Draw(index, derived_seed(self.seed, index)) for index in range(len(self.dataset))]
-        loader: DataLoader[Batch] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]  # its examples are asked for by draws
-            self.batch_size,
-            sampler=draws,
-            num_workers=self.num_workers,
+        batches = held_out_batches(
+            self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
         )
         figures: dict[str, list[Tensor]] = {"image_psnr": [], "audio_psnr": [], "label_accuracy": []}
-        for batch in loader:
-            video, audio, label = (batch[name].to(device) for name in ("video", "audio", "label"))
+        for batch in batches:
+            video, audio, label = (batch[name] for name in ("video", "audio", "label"))
             outputs = model(video, audio)
             figures["image_psnr"].append(psnr(outputs["image"].clamp(0, 1), video))
             figures["audio_psnr"].append(psnr(outputs["audio"].clamp(-1, 1), audio))
