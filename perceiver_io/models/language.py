@@ -10,7 +10,7 @@ from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.encoder import PerceiverEncoder
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.perceiver import PerceiverIO
-from perceiver_io.position_encoding import LearnedPositionEncoding
+from perceiver_io.position_encoding import LearnedPositionEncoding, check_indices
 from perceiver_io.postprocessors import TiedEmbeddingPostprocessor
 from perceiver_io.preprocessors import ByteEmbedding, Preprocessor
 from perceiver_io.queries import PositionQuery
@@ -90,7 +90,8 @@ class LanguagePerceiver(PerceiverIO):
         self,
         tokens: Int[Tensor, "batch sequence"],
         mask: Bool[Tensor, "batch sequence"] | None = None,
-    ) -> Float[Tensor, "batch sequence vocab"]:
+        points: Int[Tensor, "... points"] | None = None,
+    ) -> Float[Tensor, "batch points vocab"]:
         """Maps token ids to logits.
 
         Sequences shorter than `max_seq_len` need no padding: padded and masked ones give the same logits.
@@ -98,9 +99,10 @@ class LanguagePerceiver(PerceiverIO):
         Args:
             tokens: ids in 0…vocab_size - 1; at most max_seq_len of them.
             mask: True where a token is valid.
+            points: positions to predict, for all examples or for each, for instance the masked ones; None for all.
 
         Raises:
-            ValueError: if the sequence is too long, or the mask is not of its shape.
+            ValueError: if the sequence is too long, the mask is not of its shape, or a point lies outside the sequence.
         """
         length = tokens.shape[1]
         if length > self.config.max_seq_len:
@@ -114,4 +116,8 @@ class LanguagePerceiver(PerceiverIO):
             if least < 0 or most >= self.config.vocab_size:
                 raise ValueError(f"token ids must lie in 0…{self.config.vocab_size - 1}; got {least}…{most}")
         encoding = self.encode(tokens, mask)
-        return self.decode(encoding, points=slice(0, length), query_mask=mask)
+        if points is None:
+            return self.decode(encoding, points=slice(0, length), query_mask=mask)
+        check_indices(points, length)
+        query_mask = None if mask is None else mask.take_along_dim(points.expand(len(mask), -1), dim=1)
+        return self.decode(encoding, points=points, query_mask=query_mask)

@@ -78,14 +78,21 @@ def hidden(tokens: Int[Tensor, "batch length"], masked: Bool[Tensor, "batch leng
     return tokens.masked_fill(masked, BytesTokenizer.mask_token)
 
 
+def masked_points(masked: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch points"]:
+    """Maps masks to the positions of masked bytes, in order; rows with fewer end in positions of others."""
+    most = int(masked.sum(1).max())
+    return masked.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
 class MaskedLanguageObjective:
-    """Maps a model and a batch to the loss at the masked positions."""
+    """Maps a model and a batch to the loss at the masked positions, which alone are decoded."""
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Runs the model on "tokens" [batch, length] where "masked" [batch, length] is False."""
         tokens, masked = batch["tokens"], batch["masked"]
-        logits = model(hidden(tokens, masked))
-        return {"loss": masked_cross_entropy(logits, tokens, masked)}
+        points = masked_points(masked)
+        logits = model(hidden(tokens, masked), points=points)
+        return {"loss": masked_cross_entropy(logits, tokens.gather(1, points), masked.gather(1, points))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,16 @@ class TestLanguage:
         other = torch.where(mask, tokens, torch.randint(31, (2, 9)))
         torch.testing.assert_close(model(tokens, mask), model(other, mask))
 
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_points_select_positions(self, masked: bool) -> None:
+        model = small("language")
+        tokens, mask = torch.randint(31, (2, 9)), torch.rand(2, 9) > 0.4 if masked else None
+        logits = model(tokens, mask)
+        torch.testing.assert_close(model(tokens, mask, points=torch.tensor([8, 0, 3])), logits[:, [8, 0, 3]])
+        points = torch.tensor([[1, 1], [7, 2]])
+        chosen = model(tokens, mask, points=points)
+        torch.testing.assert_close(chosen, logits.take_along_dim(points[..., None], dim=1))
+
     def test_errors(self) -> None:
         model = small("language")
         with pytest.raises(ValueError, match=r"sequence of 18 tokens is longer than max_seq_len \(17\)"):
@@ -79,6 +89,8 @@ class TestLanguage:
             model(torch.zeros(1, 9, dtype=torch.long), torch.ones(1, 8, dtype=torch.bool))
         with pytest.raises(ValueError, match=r"token ids must lie in 0…30; got 0…31"):
             model(torch.tensor([[0, 31]]))
+        with pytest.raises(ValueError, match=r"points must lie in 0…8, .* got 3…9"):
+            model(torch.zeros(1, 9, dtype=torch.long), points=torch.tensor([3, 9]))
 
     def test_the_embedding_is_counted_and_saved_once(self) -> None:
         model = small("language")

@@ -15,6 +15,7 @@ from perceiver_io.training.masked_language import (
     MaskedLanguageEvaluation,
     MaskedLanguageObjective,
     MaskedWords,
+    hidden,
     mask_words,
     masked_cross_entropy,
     most_frequent_byte,
@@ -37,9 +38,9 @@ class Constant(nn.Module):
         self.logits = nn.Parameter(2.0 * F.one_hot(torch.tensor(answer), TOKENIZER.vocab_size))
         self.given: list[Tensor] = []
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, points: Tensor | None = None) -> Tensor:
         self.given.append(tokens)
-        return self.logits.expand(*tokens.shape, -1)
+        return self.logits.expand(*(tokens if points is None else points).shape, -1)
 
 
 def test_words_are_masked_as_wholes() -> None:
@@ -48,7 +49,7 @@ def test_words_are_masked_as_wholes() -> None:
     seen = set()
     for seed in range(50):
         masked = mask_words(tokens, 0.4, generator(seed))
-        marked = "".join("*" if hidden else chr(byte) for byte, hidden in zip(TEXT.encode(), masked, strict=True))
+        marked = "".join("*" if is_hidden else chr(byte) for byte, is_hidden in zip(TEXT.encode(), masked, strict=True))
         for word, result in zip(words, marked.split(), strict=True):
             size = len(word.encode())
             assert result in ("*" * size, "".join(map(chr, word.encode())))
@@ -113,6 +114,24 @@ def test_the_model_does_not_see_what_it_is_asked_for() -> None:
     assert TOKENIZER.decode(model.given[0][0]) == "well, that ends"
     assert model.given[0][1, 6:10].tolist() == [TOKENIZER.mask_token] * 4
     assert set(figures) == {"loss"}
+
+
+def test_decoding_masked_positions_alone_changes_no_loss() -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"]).eval()
+    tokens = torch.randint(SMALL["language"]["vocab_size"], (4, 9), generator=generator())
+    masked = torch.rand(4, 9, generator=generator(1)) < torch.tensor([[0.0], [0.3], [0.6], [1.0]])
+    expected = masked_cross_entropy(model(hidden(tokens, masked)), tokens, masked)
+    figures = MaskedLanguageObjective()(model, {"tokens": tokens, "masked": masked}, generator())
+    torch.testing.assert_close(figures["loss"], expected)
+
+
+def test_a_batch_without_masked_bytes_is_no_loss() -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    tokens = torch.ones(2, 9, dtype=torch.int64)
+    batch = {"tokens": tokens, "masked": torch.zeros_like(tokens, dtype=torch.bool)}
+    loss = MaskedLanguageObjective()(model, batch, generator())["loss"]
+    loss.backward()
+    assert loss.item() == 0
 
 
 def test_a_small_model_learns() -> None:
