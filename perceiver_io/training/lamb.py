@@ -64,20 +64,30 @@ class Lamb(Optimizer):
         return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())  # a tensor on the CPU, as in PyTorch's own optimisers
-            state["mean"] = torch.zeros_like(parameter)
-            state["variance"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        step, (beta1, beta2) = state["step"].item(), group["betas"]
-        mean = state["mean"].lerp_(gradient, 1 - beta1)
-        variance = state["variance"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (variance / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        update = (mean / (1 - beta1**step)).div_(root).add_(parameter, alpha=group["weight_decay"])
+        update = adam_direction(self.state[parameter], gradient, group["betas"], group["eps"])
+        update.add_(parameter, alpha=group["weight_decay"])
         length, step_length = _norm(parameter), _norm(update)
         trust = torch.where((length > 0) & (step_length > 0), length / step_length, 1.0)
         parameter.add_(update * trust, alpha=-group["lr"])
+
+
+def adam_direction(state: dict[str, Any], gradient: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
+    """Maps a gradient to the bias-corrected mean of gradients over the root of that of their squares, plus `eps`.
+
+    Args:
+        state: of the parameter, empty at first; it is updated.
+        betas: decay of the two means.
+    """
+    if not state:
+        state["step"] = torch.zeros(())  # a tensor on the CPU, as in PyTorch's own optimisers
+        state["mean"] = torch.zeros_like(gradient)
+        state["variance"] = torch.zeros_like(gradient)
+    state["step"] += 1
+    step, (beta1, beta2) = state["step"].item(), betas
+    mean = state["mean"].lerp_(gradient, 1 - beta1)
+    variance = state["variance"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    root = (variance / (1 - beta2**step)).sqrt_().add_(eps)
+    return (mean / (1 - beta1**step)).div_(root)
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from perceiver_io.training.lamb import decay_groups
+from perceiver_io.training.lamb import adam_direction, decay_groups
 
 # Of the polynomial that takes singular values towards 1, from Jordan et al.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -67,7 +67,9 @@ class Muon(Optimizer):
                 self._update_matrices(parameters, group)
             else:
                 for parameter in parameters:
-                    self._update_by_adam(parameter, group)
+                    gradient = cast(Tensor, parameter.grad)
+                    direction = adam_direction(self.state[parameter], gradient, group["betas"], group["eps"])
+                    parameter.add_(direction, alpha=-group["lr"])
         return loss
 
     def _update_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
@@ -84,20 +86,6 @@ class Muon(Optimizer):
             length = 0.2 * max(shape) ** 0.5  # the root mean square of an element is then about 0.2
             for (matrix, _), step in zip(pairs, steps, strict=True):
                 matrix.add_(step, alpha=-group["lr"] * length)
-
-    def _update_by_adam(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())  # a tensor on the CPU, as in PyTorch's own optimisers
-            state["mean"] = torch.zeros_like(parameter)
-            state["variance"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        step, (beta1, beta2) = state["step"].item(), group["betas"]
-        gradient = cast(Tensor, parameter.grad)
-        mean = state["mean"].lerp_(gradient, 1 - beta1)
-        variance = state["variance"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (variance / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**step))
 
 
 def orthogonalised(matrices: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch rows columns"]:
