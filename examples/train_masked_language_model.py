@@ -22,12 +22,15 @@ TINY_CONFIG = LanguageConfig(
     max_seq_len=128,
     embed_channels=128,
     num_latents=64,
-    num_latent_channels=192,
-    num_self_attends_per_block=4,
-    qk_channels=128,
+    num_latent_channels=224,
+    num_self_attends_per_block=5,
+    num_self_attend_heads=4,
+    num_cross_attend_heads=4,
+    num_decoder_heads=4,
+    qk_channels=64,
 )
 TINY_RECIPE = Recipe(
-    num_steps=10_000, batch_size=32, learning_rate=3e-3, weight_decay=0.01, optimizer="muon", lead_steps=143
+    num_steps=11_000, batch_size=64, learning_rate=2e-3, weight_decay=0.01, optimizer="muon", lead_steps=200
 )
 # With more words to find, a window teaches more; with few, it is as in use.
 TINY_MASKED = (0.15, 0.6)

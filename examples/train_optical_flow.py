@@ -11,7 +11,7 @@ from perceiver_io import OpticalFlowConfig, OpticalFlowPerceiver
 from perceiver_io.training import Draw, Recipe, derived_seed
 from perceiver_io.training.data.flow import FlowFolder, MovingTextures, find_pairs, split_pairs
 from perceiver_io.training.data.skipping import SkipUnusable
-from perceiver_io.training.local_start import PATCH_CHANNELS, start_locally
+from perceiver_io.training.local_flow_start import PATCH_CHANNELS, start_locally
 from perceiver_io.training.optical_flow import OpticalFlowEvaluation, OpticalFlowObjective
 
 TINY_CONFIG = OpticalFlowConfig(

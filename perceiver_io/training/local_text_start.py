@@ -28,8 +28,8 @@ PLACE_CHANNELS = 2 * len(_WAVELENGTHS)
 
 # How far the heads of each kind of attention look to the right, in bytes; further heads start again from the first.
 # With a latent every two bytes, half a byte to either side of an output are the latent of its pair and a pair's border.
-_ENCODER_OFFSETS = (-0.5, 0.5, -0.5, 0.5, -1.5, 1.5, -2.5, 2.5)
-_SELF_OFFSETS = (-16.0, -9.0, -5.0, -2.0, 2.0, 5.0, 9.0, 16.0)
+_ENCODER_OFFSETS = (-0.5, 0.5, -1.5, 1.5)
+_SELF_OFFSETS = (-9.0, -3.0, 3.0, 9.0)
 _DECODER_OFFSETS = (0.5, -0.5)
 # Scores of what lies where a head looks; those of what is far from it are about 0.
 _SCORE, _SELF_SCORE = 9.0, 5.0

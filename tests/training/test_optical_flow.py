@@ -10,7 +10,7 @@ from perceiver_io import OpticalFlowConfig, OpticalFlowPerceiver
 from perceiver_io.image_ops import patches_for_flow
 from perceiver_io.training import Draw, derived_seed
 from perceiver_io.training.data.flow import MovingTextures
-from perceiver_io.training.local_start import grid_shape, start_locally
+from perceiver_io.training.local_flow_start import grid_shape, start_locally
 from perceiver_io.training.optical_flow import OpticalFlowEvaluation, OpticalFlowObjective, end_point_error
 from tests.small_models import SMALL
 

@@ -32,7 +32,7 @@ def run(script: ModuleType, output: Path, *options: str) -> tuple[LanguagePercei
 
 def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
     model = perceiver_io.create_model("language", **script.TINY_CONFIG.to_dict())
-    assert sum(parameter.numel() for parameter in model.parameters()) < 1_250_000
+    assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
 
 
 def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ _LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "
 _TEXT_FILES = ("LICENSE.txt", "idlelib/*.txt", "idlelib/help.html", "lib2to3/*.txt", "email/*.rst")
 
 _MIN_WORDS = 6
-_MIN_PLAIN_SHARE = 0.7
+_MIN_PLAIN_SHARE = 0.85
 # A word as prose has it: letters, perhaps an apostrophe, punctuation around. Not names_like_this or f(x).
 _PLAIN_WORD = re.compile(r"[(\"']?[A-Za-z]?[a-z]*(?:'[a-z]+)?[.,;:!?)\"']*")
 
