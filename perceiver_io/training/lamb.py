@@ -1,6 +1,6 @@
 """LAMB as the reference's recipe has it (You et al., "Large Batch Optimization for Deep Learning", 2020)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -71,12 +71,12 @@ class Lamb(Optimizer):
         parameter.add_(update * trust, alpha=-group["lr"])
 
 
-def adam_direction(state: dict[str, Any], gradient: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
+def adam_direction(state: dict[str, Any], gradient: Tensor, betas: Sequence[float], eps: float) -> Tensor:
     """Maps a gradient to the bias-corrected mean of gradients over the root of that of their squares, plus `eps`.
 
     Args:
         state: of the parameter, empty at first; it is updated.
-        betas: decay of the two means.
+        betas: decay of the two means; a state that was saved and loaded has them as a list.
     """
     if not state:
         state["step"] = torch.zeros(())  # a tensor on the CPU, as in PyTorch's own optimisers
