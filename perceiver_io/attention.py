@@ -33,6 +33,7 @@ def attention_weights(
         mask: True where a query may attend to an input. Masked scores become -1e30 (-1e4 in float16) rather than
             -inf, so that a row without any valid input stays finite; such rows are then wiped to exact zeros.
     """
+    # Scaled here rather than as scores, which are usually more numbers.
     scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
     if mask is None:
         return scores.softmax(-1)

@@ -15,9 +15,11 @@ def held_out_batches(
     """Maps a data set to batches of all its examples on a device; the last batch may be shorter.
 
     Args:
+        dataset: its examples are dicts of tensors, which a batch stacks along a new first axis.
         seed: numbers that tell the draws from those of training, where the data are made up; none where they are not.
         batch_size: examples at a time.
-        num_workers: processes that load them.
+        num_workers: processes that load them; 0 loads them here.
+        device: of the batches.
     """
     loader: DataLoader[Batch] = DataLoader(
         dataset,  # type: ignore[arg-type]  # its examples are asked for by draws

@@ -72,11 +72,15 @@ class Lamb(Optimizer):
 
 
 def adam_direction(state: dict[str, Any], gradient: Tensor, betas: Sequence[float], eps: float) -> Tensor:
-    """Maps a gradient to the bias-corrected mean of gradients over the root of that of their squares, plus `eps`.
+    """Maps a gradient to Adam's direction, of the same shape: the gradients' mean over the root of their mean square.
+
+    Both means are corrected for their start at 0. Source: Kingma and Ba, "Adam", 2015, algorithm 1.
 
     Args:
         state: of the parameter, empty at first; it is updated.
+        gradient: of the parameter, in its shape.
         betas: decay of the two means; a state that was saved and loaded has them as a list.
+        eps: added to the root.
     """
     if not state:
         state["step"] = torch.zeros(())  # a tensor on the CPU, as in PyTorch's own optimisers

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from perceiver_io.inputs import BytesTokenizer
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.points import masked_points
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
 
@@ -76,12 +77,6 @@ def masked_cross_entropy(
 def hidden(tokens: Int[Tensor, "batch length"], masked: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
     """Maps tokens to what the model may see of them."""
     return tokens.masked_fill(masked, BytesTokenizer.mask_token)
-
-
-def masked_points(masked: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch points"]:
-    """Maps masks to the positions of masked bytes, in order; rows with fewer end in positions of others."""
-    most = int(masked.sum(1).max())
-    return masked.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
 class MaskedLanguageObjective:

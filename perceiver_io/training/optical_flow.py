@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from perceiver_io.position_encoding import select_rows
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
-from perceiver_io.training.video_autoencoding import draw_points
 
 # .flo files mark unknown motion by larger values.
 _UNKNOWN = 1e9

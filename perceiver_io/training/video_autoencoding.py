@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +13,7 @@ from perceiver_io.models import VideoAutoencodingConfig
 from perceiver_io.position_encoding import select_rows
 from perceiver_io.training.classification import soft_targets
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
 
 
@@ -28,15 +29,6 @@ def autoencoding_losses(outputs: Mapping[str, Tensor], targets: Mapping[str, Ten
         "audio": F.l1_loss(outputs["audio"], targets["audio"]),
         "label": F.cross_entropy(outputs["label"], targets["label"]),
     }
-
-
-def draw_points(
-    batch_size: int, available: int, number: int, generator: torch.Generator
-) -> Int[Tensor, "{batch_size} _"]:
-    """Draws flat indices of points for each example, with replacement; all points once, if there are no more."""
-    if available <= number:
-        return torch.arange(available).expand(batch_size, -1)
-    return torch.randint(available, (batch_size, number), generator=generator)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ import perceiver_io
 from perceiver_io import VideoAutoencodingConfig
 from perceiver_io.training import Draw, derived_seed
 from perceiver_io.training.data.clips import MovingShapes
+from perceiver_io.training.points import draw_points
 from perceiver_io.training.video_autoencoding import (
     VideoAutoencodingEvaluation,
     VideoAutoencodingObjective,
     autoencoding_losses,
-    draw_points,
     psnr,
 )
 from tests.small_models import SMALL, small_inputs
