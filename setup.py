@@ -53,13 +53,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=[*find_packages(include=["perceiver_io", "perceiver_io.*"]), *DATA],
-    # Where perceiver_io/bundled.py finds them in an installed package.
+    # Where perceiver_io/weights/locations.py finds them in an installed package.
     package_dir={name: folder for name, (folder, _) in DATA.items()},
     package_data={
-        "perceiver_io": ["py.typed", "commands/*.html", "inputs/*.txt"],
+        "perceiver_io": ["py.typed", "commands/*.html", "processors/*.txt"],
         **{name: files for name, (_, files) in DATA.items()},
     },
-    entry_points={"console_scripts": ["perceiver-io = perceiver_io.cli:main"]},
+    entry_points={"console_scripts": ["perceiver-io = perceiver_io.commands.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.5",

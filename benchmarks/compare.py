@@ -1,6 +1,6 @@
 """Measures this library against the reference under JAX, transformers and perceiver-pytorch, in one run.
 
-    python benchmarks/compare.py [--reference CHECKOUT] [--rows ROW ...] [--sides SIDE ...]
+    python -m benchmarks.compare [--reference CHECKOUT] [--rows ROW ...] [--sides SIDE ...]
         [--repeats N] [--threads N] [--json FILE] [--markdown FILE] [--scaling] [--tiny]
 
 float32, batch 1, random weights of the released sizes, on the CPU. Every side has a process of its own, and the sides
@@ -17,12 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from machine import GemmPeak, describe
-from measure import SIDES, RowResult, measure_row
-from report import comparison_tables, head
-from rows import ROWS, make_case
-from scaling import GRID, TINY_GRID, Point, measure_scaling, scaling_table
-from worker import available_cores
+from benchmarks.machine import GemmPeak, describe
+from benchmarks.measure import SIDES, RowResult, measure_row
+from benchmarks.report import comparison_tables, head
+from benchmarks.rows import ROWS, make_case
+from benchmarks.scaling import GRID, TINY_GRID, Point, measure_scaling, scaling_table
+from benchmarks.worker import available_cores
 
 _GEMM_SIZE = 2048
 _TINY_GEMM_SIZE = 128
@@ -110,7 +110,7 @@ def _scale(arguments: argparse.Namespace) -> list[Point]:
 
 def _command(arguments: argparse.Namespace, rows: list[str]) -> str:
     """The command that does this again, without the paths of this machine."""
-    words = ["python benchmarks/compare.py"]
+    words = ["python -m benchmarks.compare"]
     if arguments.reference is not None:
         words.append("--reference CHECKOUT")
     if rows and (rows != list(ROWS) or arguments.scaling):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from worker import Prepared, TaskError, Worker, available_cores
+from benchmarks.worker import Prepared, TaskError, Worker, available_cores
 
 PACKAGES = ("torch", "jax", "jaxlib", "dm-haiku", "transformers", "perceiver-pytorch", "numpy")
 GEMM_KERNELS = ("torch.mm", "torch.ops.mkldnn._linear_pointwise")

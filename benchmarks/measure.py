@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from machine import busy_core_seconds
-from rows import Case, Row
-from sides import Ours, PerceiverPytorch, Reference, Side, Transformers
-from worker import Memory, Preparation, TaskError, Worker
+from benchmarks.machine import busy_core_seconds
+from benchmarks.rows import Case, Row
+from benchmarks.sides import Ours, PerceiverPytorch, Reference, Side, Transformers
+from benchmarks.worker import Memory, Preparation, TaskError, Worker
 
 # The program that decodes several chunks of a clip has so many; more take longer and tell nothing else.
 CHUNKS_IN_PROGRAM = 9

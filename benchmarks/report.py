@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from measure import Result, RowResult
+from benchmarks.measure import Result, RowResult
 
 _SAME_MODEL = 1e-3  # relative difference of the numbers of parameters
 _QUIET = 0.2  # cores

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from worker import Memory, Prepared, Worker
+from benchmarks.worker import Memory, Prepared, Worker
 
 INPUT_CHANNELS = 256
 OUTPUT_CHANNELS = 64

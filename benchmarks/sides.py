@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rows import Case, make_inputs
-from worker import Prepared
+
+from benchmarks.rows import Case, make_inputs
+from benchmarks.worker import Prepared
+from conversion.official_models import Official, official_model
 
 _REFERENCE_MODULES = ("perceiver", "io_processors", "position_encoding")
 
@@ -117,8 +119,6 @@ class Reference(Side):
         if root is None:
             raise FileNotFoundError("--reference has no perceiver/perceiver.py")
         sys.path.insert(0, str(root))
-        # For official_models alone: perceiver_io would bring torch into this process. Last, as it has a haiku.py too.
-        sys.path.append(str(Path(__file__).parents[1] / "perceiver_io" / "checkpoints"))
         for name in _REFERENCE_MODULES:
             importlib.import_module(f"perceiver.{name}")
 
@@ -127,10 +127,9 @@ class Reference(Side):
         import haiku
         import jax
 
-        official_models = importlib.import_module("official_models")
         modules = {name: importlib.import_module(f"perceiver.{name}") for name in _REFERENCE_MODULES}
-        official = official_models.Official(haiku=haiku, **modules)
-        build = official_models.official_model(official, self.case.row.preset, self.case.config)
+        official = Official(haiku=haiku, **modules)
+        build = official_model(official, self.case.row.preset, self.case.config)
         model = haiku.transform_with_state(build)
         inputs, points = jax.device_put((self._inputs(), self._points()))
         key = jax.random.PRNGKey(0)

@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 import perceiver_io
 from perceiver_io.atomic import new_file
-from perceiver_io.bundled import bundled_model, sample
 from perceiver_io.processors import ImageProcessor, TextProcessor, VideoProcessor, read_class_names
 from perceiver_io.training.data.flow import MovingTextures
 from perceiver_io.training.sampling import Draw
 from perceiver_io.visualize import draw_flow, draw_masked_text
 from perceiver_io.visualize.style import new_figure
+from perceiver_io.weights.locations import bundled_model, sample
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, MARGIN, CAPTION = 1400, 24, 34

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceiver_io.cli import run_command
+from perceiver_io.commands.cli import run_command
 
 
 def run(command: str, argv: Sequence[str] | None = None) -> None:

@@ -15,9 +15,9 @@ import torch
 import perceiver_io
 from perceiver_io import ImageClassificationPerceiver, PerceiverIO
 from perceiver_io.atomic import check_replaceable, new_directory
-from perceiver_io.cli import reported_errors
+from perceiver_io.commands.cli import reported_errors
 from perceiver_io.models.config import ModelConfig
-from perceiver_io.registry import MODEL_FILES, model_from_config, save_checkpoint
+from perceiver_io.presets import model_from_config
 from perceiver_io.training import (
     METRICS_FILE,
     PAPER_RECIPES,
@@ -34,6 +34,7 @@ from perceiver_io.training import (
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
 from perceiver_io.visualize import draw_loss_curve
+from perceiver_io.weights.saving import MODEL_FILES, save_checkpoint
 
 NOTES_FILE, CURVE_FILE = "training.json", "loss.png"
 

@@ -20,8 +20,9 @@ from perceiver_io.models import (
 )
 from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreprocessor, MultimodalQuery
 from perceiver_io.perceiver import Encoding, PerceiverIO
-from perceiver_io.registry import create_config, create_model, load_model, save_model
+from perceiver_io.presets import create_config, create_model
 from perceiver_io.version import __version__
+from perceiver_io.weights import load_model, save_model
 
 __all__ = [
     "MLP",

@@ -2,6 +2,6 @@
 
 import sys
 
-from perceiver_io.cli import main
+from perceiver_io.commands.cli import main
 
 sys.exit(main())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import perceiver_io
-from perceiver_io.registry import PRESETS
+from perceiver_io.presets import PRESETS
 from tests.small_models import SMALL, small_inputs
 
 

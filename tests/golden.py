@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceiver_io.checkpoints.convert import apply_table
-from perceiver_io.checkpoints.haiku import Table
+from perceiver_io.weights.haiku import Table
+from perceiver_io.weights.haiku_conversion import apply_table
 
 GOLDEN_DIR = Path(os.environ.get("PERCEIVER_GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
 

@@ -86,7 +86,7 @@ def test_commands_are_understood(document: str, words: list[str], monkeypatch: p
         words = ["python", *words[words.index("--nproc-per-node") + 2 :]]
     with pytest.raises((_UnderstoodError, SystemExit)) as ended:
         if words[0] == "perceiver-io":
-            from perceiver_io.cli import main
+            from perceiver_io.commands.cli import main
 
             main(words[1:])
         else:

@@ -53,7 +53,7 @@ def test_they_are_scripts() -> None:
 def test_the_library_needs_none_of_the_examples_packages() -> None:
     # tqdm is not in the list: torch imports it where it is installed.
     command = (
-        "import sys, perceiver_io.inputs, perceiver_io.visualize, perceiver_io.processors, perceiver_io.cli;"
+        "import sys, perceiver_io.media, perceiver_io.visualize, perceiver_io.processors, perceiver_io.commands.cli;"
         "print(sorted({'PIL', 'av', 'matplotlib', 'cv2', 'jax'} & set(sys.modules)))"
     )
     printed = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout

@@ -126,12 +126,12 @@ def test_the_wheel_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
     run("-m", "pip", "check")
     run(
         "-c",
-        "import torch, perceiver_io; from perceiver_io import bundled, inputs, visualize, downloads;"
+        "import torch, perceiver_io; from perceiver_io import media, processors, visualize, weights;"
         "assert 'site-packages' in perceiver_io.__file__;"
         "model = perceiver_io.create_model('language', num_self_attends_per_block=1, num_latents=8);"
         "assert model(torch.randint(262, (1, 60))).shape == (1, 60, 262);"
-        "assert bundled.sample('sentence.txt').read_text();"
-        "assert [path.name for path in bundled.bundled_models()].count('tiny-model') == 1",
+        "assert weights.sample('sentence.txt').read_text();"
+        "assert [path.name for path in weights.bundled_models()].count('tiny-model') == 1",
     )
     assert run("-m", "perceiver_io", "--version").startswith("perceiver-io ")
     assert "--url" in run("-m", "perceiver_io", "download", "--help")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import perceiver_io
-from perceiver_io.registry import PRESETS
+from perceiver_io.presets import PRESETS
 from tests import compile_models
 from tests.small_models import SMALL, small_inputs
 

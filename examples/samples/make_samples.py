@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from perceiver_io.inputs import FRAME_RATE, SAMPLE_RATE, to_frames, write_mp4
+from perceiver_io.media import FRAME_RATE, SAMPLE_RATE, to_frames, write_mp4
 from perceiver_io.training import Draw
 from perceiver_io.training.data.clips import MovingShapes
 from perceiver_io.training.data.flow import MovingTextures

@@ -11,12 +11,12 @@ from jaxtyping import UInt8
 
 from perceiver_io import ImageClassificationPerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.bundled import sample
 from perceiver_io.commands.models import add_model_arguments, check_finite, class_names, device_of, load_model
 from perceiver_io.commands.results import add_output_argument, classes_lines, files_line, result_path
-from perceiver_io.inputs import load_image
+from perceiver_io.media import load_image
 from perceiver_io.processors import ClassProbability, ImageProcessor
 from perceiver_io.visualize import draw_classes
+from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io classify --checkpoint pytorch_checkpoints/imagenet-conv --image dog.jpg"
 BUNDLED = "tiny-image-classification"

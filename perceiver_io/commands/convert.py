@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from perceiver_io.checkpoints.convert import convert_file
-from perceiver_io.registry import PRESETS, WEIGHT_FILES
+from perceiver_io.presets import PRESETS
+from perceiver_io.weights.haiku_conversion import convert_file
+from perceiver_io.weights.saving import WEIGHT_FILES
 
 EXAMPLE = "perceiver-io convert optical_flow_checkpoint.pystate pytorch_checkpoints/optical-flow --model optical-flow"
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 
 from perceiver_io.atomic import new_files
-from perceiver_io.bundled import sample
 from perceiver_io.commands import classify, flow, mlm, video
 from perceiver_io.commands.demo_page import (
     Section,
@@ -23,12 +22,13 @@ from perceiver_io.commands.demo_page import (
     rebuilt_video,
 )
 from perceiver_io.commands.models import add_device_argument
-from perceiver_io.inputs import load_image, to_frames, write_mp4, write_wav
+from perceiver_io.media import load_image, to_frames, write_mp4, write_wav
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.processors import FramePairs
 from perceiver_io.training.data.flow import MovingTextures
 from perceiver_io.training.sampling import Draw
 from perceiver_io.version import __version__
+from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io demo --output outputs/demo"
 

@@ -15,10 +15,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from perceiver_io.commands import mlm, video
-from perceiver_io.inputs import BytesTokenizer
-from perceiver_io.inputs.extras import needs_extra
-from perceiver_io.processors import ClassProbability
-from perceiver_io.visualize import flow_to_image
+from perceiver_io.media import flow_to_image
+from perceiver_io.optional import needs_extra
+from perceiver_io.processors import BytesTokenizer, ClassProbability
 
 _CLASSES_SHOWN = 3
 _WAVE_SAMPLES = 200

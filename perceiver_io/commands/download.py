@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from perceiver_io.cache import cache_directory
-from perceiver_io.downloads import RELEASED, download_checkpoint, download_from_google_drive
-from perceiver_io.downloads.progress import progress_on_stderr
+from perceiver_io.weights.downloads import RELEASED, download_checkpoint, download_from_google_drive
+from perceiver_io.weights.downloads.progress import progress_on_stderr
+from perceiver_io.weights.locations import cache_directory
 
 EXAMPLE = "perceiver-io download imagenet-conv"
 

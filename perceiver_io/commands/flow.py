@@ -11,12 +11,12 @@ from torch import Tensor
 
 from perceiver_io import OpticalFlowPerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.bundled import sample
 from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model, progress
 from perceiver_io.commands.results import add_output_argument, files_line, result_path
-from perceiver_io.inputs import load_image, write_flo
+from perceiver_io.media import load_image, write_flo
 from perceiver_io.processors import FlowProcessor, FramePairs
 from perceiver_io.visualize import draw_flow
+from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io flow --frames frame_1.png frame_2.png"
 BUNDLED = "tiny-optical-flow"

@@ -10,7 +10,8 @@ import torch
 from perceiver_io.inspection import example_inputs, inspect_stages
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.perceiver import PerceiverIO
-from perceiver_io.registry import PRESETS, create_model, load_model
+from perceiver_io.presets import PRESETS, create_model
+from perceiver_io.weights.saving import load_model
 
 EXAMPLE = "perceiver-io info imagenet-fourier"
 

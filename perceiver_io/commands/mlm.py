@@ -11,12 +11,12 @@ from torch import Tensor
 
 from perceiver_io import LanguagePerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.bundled import sample
 from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model
 from perceiver_io.commands.results import add_output_argument, files_line, result_path
 from perceiver_io.processors import FilledText, TextProcessor
-from perceiver_io.processors.text import MASK
+from perceiver_io.processors.language import MASK
 from perceiver_io.visualize import draw_masked_text
+from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io mlm --text 'Return the name of [MASK][MASK][MASK] file.'"
 BUNDLED = "tiny-language"

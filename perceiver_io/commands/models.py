@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import perceiver_io
-from perceiver_io.inputs.extras import needs_extra
+from perceiver_io.optional import needs_extra
 from perceiver_io.processors import read_class_names
-from perceiver_io.registry import find_model
+from perceiver_io.weights.locations import find_model
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from perceiver_io import VideoAutoencodingPerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.bundled import sample
 from perceiver_io.commands.models import add_model_arguments, check_finite, class_names, device_of, load_model, progress
 from perceiver_io.commands.results import add_output_argument, classes_lines, files_line, result_path
-from perceiver_io.inputs import FRAME_RATE, write_gif, write_mp4, write_wav
+from perceiver_io.media import FRAME_RATE, write_gif, write_mp4, write_wav
 from perceiver_io.processors import ClassProbability, RebuiltClip, VideoProcessor
 from perceiver_io.visualize import side_by_side
+from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io video --video clip.mp4 --clips 2"
 BUNDLED = "tiny-video-autoencoding"

@@ -1,12 +1,21 @@
 """One object per task: from files, arrays or tensors to model input, and from model output to what a person reads."""
 
-from perceiver_io.processors.classes import ClassProbability, likeliest_classes, read_class_names
-from perceiver_io.processors.flow import FlowProcessor, FramePairs
-from perceiver_io.processors.image import ImageProcessor
-from perceiver_io.processors.text import FilledText, MaskedByte, TextBatch, TextProcessor
-from perceiver_io.processors.video import Clips, RebuiltClip, VideoProcessor
+from perceiver_io.processors.class_names import (
+    ClassProbability,
+    imagenet_classes,
+    kinetics700_classes,
+    likeliest_classes,
+    read_class_names,
+)
+from perceiver_io.processors.image_classification import ImageProcessor
+from perceiver_io.processors.language import FilledText, MaskedByte, TextBatch, TextProcessor
+from perceiver_io.processors.optical_flow import FlowProcessor, FramePairs
+from perceiver_io.processors.preparation import centre_crop, prepare_audio, prepare_frame, prepare_image, prepare_video
+from perceiver_io.processors.tokenizer import BytesTokenizer
+from perceiver_io.processors.video_autoencoding import Clips, RebuiltClip, VideoProcessor
 
 __all__ = [
+    "BytesTokenizer",
     "ClassProbability",
     "Clips",
     "FilledText",
@@ -18,6 +27,13 @@ __all__ = [
     "TextBatch",
     "TextProcessor",
     "VideoProcessor",
+    "centre_crop",
+    "imagenet_classes",
+    "kinetics700_classes",
     "likeliest_classes",
+    "prepare_audio",
+    "prepare_frame",
+    "prepare_image",
+    "prepare_video",
     "read_class_names",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from perceiver_io.inputs import image_pixels, load_image
+from perceiver_io.media import image_pixels, load_image
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from perceiver_io.inputs.image import MEAN_RGB, STDDEV_RGB, centre_crop, prepare_image
+from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB, centre_crop, prepare_image
 from perceiver_io.training.rand_augment import RandAugment
 
 Range = tuple[float, float]
@@ -63,7 +63,7 @@ def resize_bicubic(
     """Maps a picture to one of another size by Keys' cubic convolution, without antialiasing.
 
     Results may lie beyond the values of the picture. Source: `tf.image.resize`, which training used; evaluation takes
-    OpenCV's kernel (`perceiver_io.inputs.resize`), as the colab does.
+    OpenCV's kernel (`perceiver_io.media.resize`), as the colab does.
 
     Args:
         size: height and width of the result.

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_io.inputs import BytesTokenizer
+from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.points import masked_points
 from perceiver_io.training.sampling import Draw, derived_seed

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from perceiver_io.atomic import new_file
-from perceiver_io.inputs.extras import needs_extra
+from perceiver_io.optional import needs_extra
 
 METRICS_FILE = "metrics.jsonl"
 

@@ -13,8 +13,8 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from perceiver_io.inputs.extras import needs_extra
 from perceiver_io.models.config import ModelConfig
+from perceiver_io.optional import needs_extra
 from perceiver_io.training.distributed import (
     Strategy,
     distribute,

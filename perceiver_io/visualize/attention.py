@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from perceiver_io.visualize.language import LINE_HEIGHT, ColouredText, draw_lines, split_characters, wrap
 from perceiver_io.visualize.style import new_figure
-from perceiver_io.visualize.text import LINE_HEIGHT, ColouredText, draw_lines, split_characters, wrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perceiver_io.inputs.extras import needs_extra
+from perceiver_io.optional import needs_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

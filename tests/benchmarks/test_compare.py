@@ -11,26 +11,24 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))  # its modules import one another as the script does
+from benchmarks import compare
+from benchmarks.measure import Result, RowResult, whole_clip
+from benchmarks.report import comparison_tables
+from benchmarks.rows import ROWS, make_case, make_inputs
+from benchmarks.sides import PerceiverPytorch, Reference, Transformers
+from benchmarks.worker import Preparation, Prepared, TaskError, Worker
 
-import compare  # noqa: E402
-from measure import Result, RowResult, whole_clip  # noqa: E402
-from report import comparison_tables  # noqa: E402
-from rows import ROWS, make_case, make_inputs  # noqa: E402
-from sides import PerceiverPytorch, Reference, Transformers  # noqa: E402
-from worker import Preparation, Prepared, TaskError, Worker  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def test_script_measures_our_side_and_names_those_left_out(tmp_path: Path) -> None:
     sides = ["ours", "reference", "perceiver-pytorch"]
-    command = [sys.executable, BENCHMARKS / "compare.py", "--tiny", "--repeats", "2", "--threads", "1", "--scaling"]
+    command = [sys.executable, "-m", "benchmarks.compare", "--tiny", "--repeats", "2", "--threads", "1", "--scaling"]
     command += ["--rows", "video-clip", "--sides", *sides]
     command += ["--json", tmp_path / "results.json", "--markdown", tmp_path / "results.md"]
     # Threads that spin while they wait would take the cores from other tests.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
     record = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import perceiver_io
-from perceiver_io.cli import main
-from perceiver_io.inputs import write_mp4, write_wav
+from perceiver_io.commands.cli import main
+from perceiver_io.media import write_mp4, write_wav
 from tests.small_models import SMALL
 
 PRESETS = {"mlm": "language", "classify": "imagenet-fourier", "flow": "optical-flow", "video": "video-autoencoding"}

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from perceiver_io.cli import main
+from perceiver_io.commands.cli import main
 from perceiver_io.commands.demo import describe
-from perceiver_io.inputs import load_image, read_audio, read_flo, read_video
+from perceiver_io.media import load_image, read_audio, read_flo, read_video
 
 VOID = {"br", "img", "meta"}
 

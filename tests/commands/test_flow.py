@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import perceiver_io
-from perceiver_io.inputs import read_flo
+from perceiver_io.commands.cli import main
+from perceiver_io.media import read_flo
 
 Run = Callable[..., str]
 RunJson = Callable[..., dict[str, Any]]
@@ -44,7 +45,7 @@ def test_json_and_the_table_hold_the_same(run_json: RunJson, checkpoints: dict[s
 def test_progress_is_told_on_stderr(
     checkpoints: dict[str, Path], frames: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    perceiver_io.cli.main(["flow", "--checkpoint", str(checkpoints["flow"]), "--frames", *map(str, frames), "--json"])
+    main(["flow", "--checkpoint", str(checkpoints["flow"]), "--frames", *map(str, frames), "--json"])
     output = capsys.readouterr()
     assert "tiles" in output.err
     assert output.out.startswith("{")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import perceiver_io
 from perceiver_io import commands
-from perceiver_io.cli import main
-from perceiver_io.inputs import write_mp4
+from perceiver_io.commands.cli import main
+from perceiver_io.media import write_mp4
 from tests.small_models import SMALL
 
 ErrorOf = Callable[..., str]

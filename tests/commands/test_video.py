@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_io.cli import main
-from perceiver_io.inputs import read_audio, read_video, write_gif
+from perceiver_io.commands.cli import main
+from perceiver_io.media import read_audio, read_video, write_gif
 
 Run = Callable[..., str]
 RunJson = Callable[..., dict[str, Any]]

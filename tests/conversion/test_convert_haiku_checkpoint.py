@@ -15,8 +15,8 @@ import torch
 
 import perceiver_io
 from conversion.convert_haiku_checkpoint import main
-from perceiver_io.checkpoints.convert import haiku_shapes
-from perceiver_io.checkpoints.pystate import read_pystate
+from perceiver_io.weights.haiku_conversion import haiku_shapes
+from perceiver_io.weights.pystate import read_pystate
 from tests.golden import GOLDEN_DIR, Case
 from tests.parity.test_models import preset_of
 

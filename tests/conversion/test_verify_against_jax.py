@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from conversion.verification import SMALL, Difference, _compare
+from conversion.verify_against_jax import main
+from perceiver_io.presets import PRESETS
+
 SCRIPT = Path(__file__).parents[2] / "conversion" / "verify_against_jax.py"
+ARGUMENTS = ["--reference", ".", "--model", "video-autoencoding", "--small"]
 REFERENCE = os.environ.get("PERCEIVER_REFERENCE")
 MISSING = [name for name in ("jax", "haiku", "einops") if importlib.util.find_spec(name) is None]
 OUTPUTS = {
@@ -87,7 +94,8 @@ def test_mistaken_arguments_exit_with_2(arguments: list[str], message: str) -> N
     result = _run(*arguments)
     assert result.returncode == 2
     assert message in result.stderr
-    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
 
 
 def test_a_checkout_without_haiku_says_what_to_install(tmp_path: Path) -> None:
@@ -100,3 +108,39 @@ def test_a_checkout_without_haiku_says_what_to_install(tmp_path: Path) -> None:
         result = _run("--reference", path, "--model", "language", "--small")
         assert result.returncode == 2
         assert "the reference needs a_module_that_nobody_has, which is not installed" in result.stderr
+
+
+@pytest.mark.parametrize(("largest", "code", "end"), [(3e-7, 0, "ok"), (3e-4, 1, "FAIL"), (float("nan"), 1, "FAIL")])
+def test_verdicts(
+    largest: float,
+    code: int,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    differences = {
+        "audio": Difference(largest=1e-7, mean=1e-8, std=1.5, agrees=True),
+        "image": Difference(largest=largest, mean=largest, std=0.5, agrees=largest <= 2e-5),
+    }
+    monkeypatch.setattr("conversion.verify_against_jax.verify", lambda *_, **__: differences)
+    assert main(ARGUMENTS) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "video-autoencoding audio: max 1.00e-07 mean 1.00e-08 of std 1.5: ok"
+    assert lines[1].startswith("video-autoencoding image: max ")
+    assert lines[1].endswith(f": {end}")
+    assert main([*ARGUMENTS, "--json"]) == code
+    result = json.loads(capsys.readouterr().out)
+    assert result["agrees"] == (code == 0)
+    assert result["outputs"]["image"]["largest"] == (largest if largest == largest else None)
+
+
+def test_differences_are_in_standard_deviations() -> None:
+    expected = np.array([1.0, 5.0])  # of standard deviation 2
+    difference = _compare(expected, np.array([1.0, 5.5]), tolerance=0.2)
+    assert difference == Difference(largest=0.25, mean=0.125, std=2.0, agrees=False)
+    assert _compare(expected, np.array([1.0, 5.5]), tolerance=0.25).agrees
+    assert not _compare(expected, np.array([1.0, float("nan")]), tolerance=0.25).agrees
+
+
+def test_every_preset_has_small_sizes() -> None:
+    assert set(SMALL) == set(PRESETS)

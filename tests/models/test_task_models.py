@@ -8,7 +8,7 @@ import torch
 import perceiver_io
 from perceiver_io import PerceiverIO
 from perceiver_io.models.optical_flow import tile_starts, tile_weights
-from perceiver_io.registry import PRESETS
+from perceiver_io.presets import PRESETS
 from tests.small_models import SMALL, small_inputs
 from tests.unchecked import unchecked
 

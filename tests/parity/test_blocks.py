@@ -14,12 +14,12 @@ from perceiver_io import attention as blocks
 from perceiver_io import image_ops, position_encoding
 from perceiver_io import postprocessors as post
 from perceiver_io import preprocessors as pre
-from perceiver_io.checkpoints import haiku
-from perceiver_io.checkpoints.convert import apply_table
 from perceiver_io.decoder import PerceiverDecoder, ProjectionDecoder
 from perceiver_io.encoder import PerceiverEncoder
 from perceiver_io.multimodal import MultimodalPreprocessor
 from perceiver_io.queries import PositionQuery
+from perceiver_io.weights import haiku
+from perceiver_io.weights.haiku_conversion import apply_table
 from tests.golden import Case, cases, channels_first, channels_last
 
 

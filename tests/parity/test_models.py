@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import perceiver_io
-from perceiver_io.checkpoints.convert import convert_parameters
-from perceiver_io.checkpoints.pystate import HaikuCheckpoint, read_pystate
+from perceiver_io.weights.haiku_conversion import convert_parameters
+from perceiver_io.weights.pystate import HaikuCheckpoint, read_pystate
 from tests.golden import GOLDEN_DIR, Case, cases, channels_first, channels_last
 
 PYSTATES = sorted((GOLDEN_DIR / "models").glob("*.pystate"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from perceiver_io.inputs import prepare_image
+from perceiver_io.processors import prepare_image
 from perceiver_io.training.augmentation import (
     EvaluationCrop,
     TrainingAugmentation,

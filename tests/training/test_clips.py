@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perceiver_io.inputs import FRAME_RATE, to_frames, write_mp4, write_wav
+from perceiver_io.media import FRAME_RATE, to_frames, write_mp4, write_wav
 from perceiver_io.training import Draw
 from perceiver_io.training.data.class_folders import class_names, labelled_files
 from perceiver_io.training.data.clips import VIDEO_SUFFIXES, MovingShapes, VideoFolder

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.inputs import write_flo
+from perceiver_io.media import write_flo
 from perceiver_io.training import Draw
 from perceiver_io.training.data.flow import FlowFolder, MovingTextures, PairFiles, find_pairs, split_pairs
 

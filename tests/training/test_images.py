@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from perceiver_io.inputs import load_image
+from perceiver_io.media import load_image
 from perceiver_io.training import Draw, DrawSampler
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile, find_labelled_files

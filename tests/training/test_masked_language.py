@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import perceiver_io
-from perceiver_io.inputs import BytesTokenizer
+from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training import Draw
 from perceiver_io.training.data.text import TextWindows
 from perceiver_io.training.masked_language import (

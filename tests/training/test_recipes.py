@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from perceiver_io.registry import PRESETS
+from perceiver_io.presets import PRESETS
 from perceiver_io.training import FINE_TUNING_RECIPE, PAPER_RECIPES, Lamb, Recipe
 from tests.unchecked import unchecked
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from perceiver_io.inputs import BytesTokenizer
+from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training import Draw
 from perceiver_io.training.data.text import TextWindows, read_documents, split_documents
 

@@ -11,7 +11,7 @@ import torch
 
 import perceiver_io
 from perceiver_io import OpticalFlowPerceiver
-from perceiver_io.inputs import read_flo
+from perceiver_io.media import read_flo
 from perceiver_io.training import Draw
 from tests.small_models import SMALL
 from tests.training.test_flow import write_chairs

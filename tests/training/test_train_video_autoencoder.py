@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import perceiver_io
-from perceiver_io.inputs import FRAME_RATE, to_frames, write_mp4
+from perceiver_io.media import FRAME_RATE, to_frames, write_mp4
 from perceiver_io.training.data.clips import MovingShapes
 
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from perceiver_io.inputs import FRAME_RATE, prepare_audio, prepare_video, read_audio, read_video, video_duration
+from perceiver_io.media import FRAME_RATE, read_audio, read_video, video_duration
+from perceiver_io.processors import prepare_audio, prepare_video
 from perceiver_io.training.data.class_folders import LabelledFile
 from perceiver_io.training.sampling import Draw
 

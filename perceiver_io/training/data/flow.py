@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from perceiver_io.inputs import load_image, prepare_frame, read_flo
+from perceiver_io.media import load_image, read_flo
+from perceiver_io.processors import prepare_frame
 from perceiver_io.training.sampling import Draw
 
 # What the files of a pair are called: FlyingChairs' `00001_img1.ppm`, AutoFlow's folders with `im0.png`.

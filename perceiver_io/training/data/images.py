@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from perceiver_io.inputs.extras import needs_extra
-from perceiver_io.inputs.image import load_image
-from perceiver_io.inputs.resizing import resize
+from perceiver_io.media.images import load_image
+from perceiver_io.media.resizing import resize
+from perceiver_io.optional import needs_extra
 from perceiver_io.training.data.class_folders import LabelledFile
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from perceiver_io.inputs import BytesTokenizer
+from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.sampling import Draw
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]

@@ -1,1 +1,0 @@
-"""Haiku checkpoints: reading them safely, their names, and their conversion."""

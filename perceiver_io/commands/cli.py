@@ -1,0 +1,146 @@
+"""`perceiver-io`: one command for what the library does with files.
+
+Each subcommand is a module of `perceiver_io.commands`, which says what it has to offer.
+"""
+
+import argparse
+import importlib
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import NoReturn, cast
+
+from perceiver_io.commands import Command
+from perceiver_io.version import __version__
+
+COMMANDS = ("demo", "mlm", "classify", "flow", "video", "download", "convert", "info")
+
+# What the user can mend. Anything else is a mistake of ours and keeps its traceback.
+_USER_ERRORS = (ValueError, OSError, ImportError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {_one_line(message)}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit code.
+
+    Returns:
+        0, or 2 for anything that the user can put right, or 130 after an interruption.
+    """
+    if argv is None:
+        # Whoever ends us gets the same tidying up as Ctrl-C, and no name of a file is too odd to print.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else list(argv)
+    command = next((word for word in words if word not in ("--json", "--debug")), None)
+    if command in COMMANDS:
+        words.remove(command)
+        return run_command(command, words)
+    parser = _overview()
+    if command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    parser.parse_args(words)
+    raise AssertionError(f"{command} is neither a command nor an error")
+
+
+def run_command(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Runs one command of `perceiver-io`; as `run_module`, with None for the name within `perceiver-io`."""
+    return run_module(_command(name), argv, prog or f"perceiver-io {name}")
+
+
+def run_module(module: Command, argv: Sequence[str] | None, prog: str) -> int:
+    """Runs what a module has to offer and prints its result; returns the exit code as `main` does.
+
+    Args:
+        argv: the arguments; None takes those of the program.
+        prog: what its help calls it.
+    """
+    parser = _Parser(
+        prog=prog,
+        description=module.__doc__,
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    arguments = parser.parse_args(argv)
+    try:
+        with reported_errors(arguments.debug):
+            result = module.run(arguments)
+            # NaN is not JSON, and no result that anyone wants.
+            print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else module.describe(result))
+    except SystemExit as ended:
+        return cast(int, ended.code)
+    # A command may have a verdict, which scripts read from the exit code.
+    return module.exit_code(result) if hasattr(module, "exit_code") else 0
+
+
+@contextmanager
+def reported_errors(debug: bool = False) -> Iterator[None]:
+    """Errors that a user can mend → one line and exit code 2; an interruption → exit code 130.
+
+    Args:
+        debug: print the traceback too.
+
+    Raises:
+        SystemExit: after an error or an interruption.
+    """
+    try:
+        yield
+    except _USER_ERRORS as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt as interruption:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from interruption
+
+
+def _one_line(text: str) -> str:
+    """Text → one line without control characters, which names of files can have."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(text.split())
+    )
+
+
+def _overview() -> _Parser:
+    """The parser for everything that is not a command: help, version, and words that are none."""
+    lines = [f"  {name:10} {(_command(name).__doc__ or '').splitlines()[0]}" for name in COMMANDS]
+    parser = _Parser(
+        prog="perceiver-io",
+        description="Perceiver IO: text, images, optical flow, video and sound with one architecture.",
+        epilog="\n".join(
+            [
+                "commands:",
+                *lines,
+                "",
+                "example:",
+                "  perceiver-io demo",
+                "",
+                "`perceiver-io COMMAND --help` tells more, with an example.",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="perceiver-io [--help] [--version] COMMAND ...",
+    )
+    parser.add_argument("--version", action="version", version=f"perceiver-io {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _command(name: str) -> Command:
+    # Only the module that is used: others may be slow to import.
+    return cast(Command, importlib.import_module(f"perceiver_io.commands.{name}"))

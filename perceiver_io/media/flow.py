@@ -1,0 +1,101 @@
+"""Optical flow as Middlebury keeps and shows it: .flo files, and colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+# The four bytes "PIEH" read as a little-endian float: Middlebury's check of the byte order.
+_FLO_MAGIC = np.float32(202021.25)
+_MAX_SIDE = 99_999
+# Larger values mark pixels whose flow is unknown.
+UNKNOWN_FLOW = 1e9
+# Middlebury's colour wheel (Baker et al., "A Database and Evaluation Methodology for Optical Flow", 2007): the
+# number of colours on the way from red to yellow, yellow to green, green to cyan, … and back to red.
+_WHEEL_CORNERS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], dtype=np.float64)
+_WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
+
+
+def write_flo(path: str | Path, flow: Float[Tensor, "2 height width"]) -> None:
+    """Flow (x, y) in pixels → a .flo file: magic number, width, height, then x, y of each pixel row by row.
+
+    Raises:
+        ValueError: the flow is not [2, height, width] with sides of at least 1.
+    """
+    if flow.ndim != 3 or flow.shape[0] != 2 or flow.numel() == 0:
+        raise ValueError(f"flow of shape {tuple(flow.shape)} cannot be a .flo file; it must be [2, height, width]")
+    _, height, width = flow.shape
+    interleaved = flow.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
+    with Path(path).open("wb") as file:
+        file.write(_FLO_MAGIC.astype("<f4").tobytes())
+        file.write(np.array([width, height], dtype="<i4").tobytes())
+        file.write(interleaved.astype("<f4").tobytes())
+
+
+def read_flo(path: str | Path) -> Float32[Tensor, "2 height width"]:
+    """A .flo file → flow (x, y) in pixels. Values above 1e9 mark pixels whose flow is unknown.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .flo file, or one that is cut short or too long for its size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no flow file at {path}")
+    content = path.read_bytes()
+    if len(content) < 12 or np.frombuffer(content, "<f4", count=1)[0] != _FLO_MAGIC:
+        raise ValueError(f"{path} is not a .flo file: it must start with the bytes 'PIEH'")
+    width, height = (int(side) for side in np.frombuffer(content, "<i4", count=2, offset=4))
+    if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
+        raise ValueError(f"{path} claims {height}×{width} pixels; each side must be 1 to {_MAX_SIDE}")
+    expected = 12 + 8 * width * height
+    if len(content) != expected:
+        raise ValueError(f"{path} holds {len(content)} bytes; {height}×{width} pixels of flow take {expected}")
+    interleaved = np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
+    return torch.from_numpy(interleaved).permute(2, 0, 1).contiguous()
+
+
+def _colour_wheel() -> Float[np.ndarray, "colours 3"]:
+    """The 55 colours of Middlebury's wheel, values 0…1, by direction."""
+    colours = []
+    for corner, steps in enumerate(_WHEEL_STEPS):
+        start, stop = _WHEEL_CORNERS[corner], _WHEEL_CORNERS[(corner + 1) % len(_WHEEL_CORNERS)]
+        share = np.arange(steps)[:, None] / steps
+        colours.append(start + (stop - start) * share)
+    return np.concatenate(colours)
+
+
+def flow_to_image(
+    flow: Float[Tensor, "2 height width"], max_motion: float | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Flow → Middlebury's colours: hue is direction, saturation is speed; no motion is white, unknown is black.
+
+    Args:
+        flow: (x, y) in pixels. Values that are not finite or above 1e9 are unknown.
+        max_motion: pixels that have full saturation; None takes the fastest motion of this flow. Faster motion
+            is drawn darker.
+
+    Raises:
+        ValueError: `max_motion` is not positive.
+    """
+    if max_motion is not None and max_motion <= 0:
+        raise ValueError(f"max_motion ({max_motion}) must be above 0 pixels; None takes the flow's own maximum")
+    motion = flow.detach().to("cpu", torch.float64).numpy()
+    known = np.isfinite(motion).all(0) & (np.abs(np.nan_to_num(motion)) <= UNKNOWN_FLOW).all(0)
+    x, y = np.where(known, motion, 0.0)
+    speed = np.hypot(x, y)
+    fastest = max_motion or float(speed.max(initial=0.0)) or 1.0
+    speed = (speed / fastest)[..., None]
+
+    wheel = _colour_wheel()
+    position = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (len(wheel) - 1)
+    before = np.floor(position).astype(np.int64)
+    share = (position - before)[..., None]
+    hue = (1 - share) * wheel[before] + share * wheel[(before + 1) % len(wheel)]
+    colour = np.where(speed <= 1, 1 - speed * (1 - hue), 0.75 * hue)
+    image: UInt8[np.ndarray, "height width 3"] = np.where(known[..., None], 255 * colour, 0).astype(np.uint8)
+    return image
