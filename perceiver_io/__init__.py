@@ -6,8 +6,8 @@ Paper: "Perceiver IO: A General Architecture for Structured Inputs & Outputs" (J
 from perceiver_io.attention import MLP, Attention, CrossAttention, SelfAttention
 from perceiver_io.attention_maps import record_attention
 from perceiver_io.decoder import PerceiverDecoder, ProjectionDecoder
-from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.inference import optimize_for_inference, undo_optimize_for_inference
+from perceiver_io.encoder import PerceiverEncoder, Round, perceiver_io_rounds, perceiver_rounds
+from perceiver_io.fast import accelerate, plain, undo_accelerate
 from perceiver_io.models import (
     ImageClassificationConfig,
     ImageClassificationPerceiver,
@@ -42,15 +42,19 @@ __all__ = [
     "PerceiverEncoder",
     "PerceiverIO",
     "ProjectionDecoder",
+    "Round",
     "SelfAttention",
     "VideoAutoencodingConfig",
     "VideoAutoencodingPerceiver",
     "__version__",
+    "accelerate",
     "create_config",
     "create_model",
     "load_model",
-    "optimize_for_inference",
+    "perceiver_io_rounds",
+    "perceiver_rounds",
+    "plain",
     "record_attention",
     "save_model",
-    "undo_optimize_for_inference",
+    "undo_accelerate",
 ]

@@ -1,12 +1,10 @@
 """Attention and the two residual blocks that Perceiver IO is made of (paper, section 3.1 and supplement E).
 
-This is the plain formulation. Shapes: `queries` attend to `inputs` (keys and values come from these). Where a faster
-way to the same result serves, it is taken: `linear` for products, `kernels` for fused attention, `association` for the
-order of products.
+Shapes: `queries` attend to `inputs` (keys and values come from these), and each query yields one row.
 """
 
-import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -14,50 +12,36 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_io.association import drop_unattended, gather, gathers_cheaply, look_up, looks_up_cheaply
 from perceiver_io.initializers import variance_scaling_
-from perceiver_io.kernels import fused_attend
-from perceiver_io.linear import Linear
 
-
-def attention_weights(
-    query: Float[Tensor, "*#batch heads queries qk_channels"],
-    key: Float[Tensor, "*#batch heads inputs qk_channels"],
-    mask: Bool[Tensor, "*#batch #queries #inputs"] | None = None,
-) -> Float[Tensor, "*batch heads queries inputs"]:
-    """Maps queries and keys to how much of its attention each query pays to each input, head by head.
-
-    Scores are scaled by 1/sqrt(qk_channels).
-
-    Args:
-        mask: True where a query may attend to an input. Masked scores become -1e30 (-1e4 in float16) rather than
-            -inf, so that a row without any valid input stays finite; such rows are then wiped to exact zeros.
-    """
-    # Scaled here rather than as scores, which are usually more numbers.
-    scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
-    if mask is None:
-        return scores.softmax(-1)
-    mask = mask.unsqueeze(-3)  # the same for all heads
-    scores = scores.masked_fill(~mask, -1e4 if scores.dtype == torch.float16 else -1e30)
-    return scores.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0.0)
+Activation = Literal["gelu_tanh", "gelu", "relu", "squared_relu", "geglu"]
 
 
 def attend(
-    query: Float[Tensor, "*#batch heads queries qk_channels"],
-    key: Float[Tensor, "*#batch heads inputs qk_channels"],
-    value: Float[Tensor, "*#batch heads inputs v_channels"],
-    mask: Bool[Tensor, "*#batch #queries #inputs"] | None = None,
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
     dropout_prob: float = 0.0,
-) -> Float[Tensor, "*batch heads queries v_channels"]:
+) -> Float[Tensor, "batch heads queries v_channels"]:
     """Maps queries, keys and values to the attention-weighted values of each query, head by head.
 
-    Source: the reference's `attend`.
+    Scores are scaled by 1/sqrt(qk_channels). Source: the reference's `attend`.
 
     Args:
-        mask: as in `attention_weights`; queries without any valid input yield exact zeros.
+        mask: True where a query may attend to an input. Queries without any valid input yield exact zeros.
         dropout_prob: probability of dropping an attention weight.
     """
-    return F.dropout(attention_weights(query, key, mask), dropout_prob) @ value
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    # Kernels of some devices take no operand that is repeated along an axis without being stored so.
+    query, key, value = (x if x.shape[0] == batch else x.repeat(batch, 1, 1, 1) for x in (query, key, value))
+    if mask is None:
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_prob)
+    mask = mask.expand(-1, -1, key.shape[-2]).unsqueeze(1).contiguous()  # the same for all heads
+    attends = mask.any(-1, keepdim=True)
+    # A row of nothing but masked scores is no softmax: it gets all inputs, and is wiped.
+    attended = F.scaled_dot_product_attention(query, key, value, mask | ~attends, dropout_prob)
+    return attended.masked_fill(~attends, 0.0)
 
 
 class Attention(nn.Module):
@@ -72,7 +56,8 @@ class Attention(nn.Module):
         qk_channels: width of queries and keys over all heads; default `query_channels`.
         v_channels: width of the values over all heads; default `qk_channels`.
         output_channels: width of the result; default `v_channels`.
-        output_bias: whether the last projection has a bias.
+        qkv_bias: whether the projections to queries, keys and values have biases.
+        output_bias: whether the last projection has one.
         dropout_prob: probability of dropping an attention weight while training.
 
     Raises:
@@ -88,6 +73,7 @@ class Attention(nn.Module):
         qk_channels: int | None = None,
         v_channels: int | None = None,
         output_channels: int | None = None,
+        qkv_bias: bool = True,
         output_bias: bool = True,
         dropout_prob: float = 0.0,
     ) -> None:
@@ -103,10 +89,10 @@ class Attention(nn.Module):
                 )
         self.num_heads = num_heads
         self.dropout_prob = dropout_prob
-        self.query = Linear(query_channels, qk_channels)
-        self.key = Linear(input_channels, qk_channels)
-        self.value = Linear(input_channels, v_channels)
-        self.output = Linear(v_channels, output_channels, bias=output_bias)
+        self.query = nn.Linear(query_channels, qk_channels, bias=qkv_bias)
+        self.key = nn.Linear(input_channels, qk_channels, bias=qkv_bias)
+        self.value = nn.Linear(input_channels, v_channels, bias=qkv_bias)
+        self.output = nn.Linear(v_channels, output_channels, bias=output_bias)
         for layer in (self.query, self.key, self.value, self.output):
             _initialise(layer)
 
@@ -115,48 +101,61 @@ class Attention(nn.Module):
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
         mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
-        query: Float[Tensor, "#batch queries qk_channels"] | None = None,
     ) -> Float[Tensor, "batch queries output_channels"]:
-        """Attends; a batch of one on either side stands for all examples.
-
-        Args:
-            mask: as in `attend`.
-            query: the projection of the queries, where it is known already.
-        """
-        query, key, value = (
-            rearrange(projected, "batch rows (heads channels) -> batch heads rows channels", heads=self.num_heads)
-            for projected in (self.query(queries) if query is None else query, self.key(inputs), self.value(inputs))
-        )
-        dropout_prob = self.dropout_prob if self.training else 0.0
-        attended = fused_attend(query, key, value, mask, dropout_prob)
-        if attended is None:
-            attended = attend(query, key, value, mask, dropout_prob)
+        """Attends; a batch of one on either side stands for all examples. `mask` is as in `attend`."""
+        query, key, value = map(self.split_heads, (self.query(queries), self.key(inputs), self.value(inputs)))
+        attended = attend(query, key, value, mask, self.dropout_prob if self.training else 0.0)
         return self.output(rearrange(attended, "batch heads rows channels -> batch rows (heads channels)"))
+
+    def split_heads(
+        self, rows: Float[Tensor, "batch rows channels"]
+    ) -> Float[Tensor, "batch heads rows head_channels"]:
+        """Splits projected rows into those of each head."""
+        return rearrange(rows, "batch rows (heads channels) -> batch heads rows channels", heads=self.num_heads)
 
 
 class MLP(nn.Module):
     """Maps each row to a row of the same width through one wider hidden layer.
 
-    QUIRK: GELU is its tanh approximation, `jax.nn.gelu`'s default (exact GELU differs by up to 4.7e-4).
+    QUIRK: the reference's GELU is its tanh approximation, `jax.nn.gelu`'s default (exact GELU differs by up to 4.7e-4).
     Source: the reference's `MLP`.
 
     Args:
         channels: width of the rows.
         widening_factor: hidden width as a multiple of `channels`.
+        activation: of the hidden layer: "gelu_tanh" (the reference's), "gelu" (exact), "relu", "squared_relu"
+            (Perceiver AR's) or "geglu", where the first half of a hidden layer of twice the width is multiplied by the
+            exact GELU of the second (Shazeer, "GLU Variants Improve Transformer", 2020).
+        bias: whether the two layers have biases.
         dropout_prob: probability of dropping an output value while training.
+
+    Raises:
+        ValueError: for another activation.
     """
 
-    def __init__(self, channels: int, *, widening_factor: int = 4, dropout_prob: float = 0.0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        widening_factor: int = 4,
+        activation: Activation = "gelu_tanh",
+        bias: bool = True,
+        dropout_prob: float = 0.0,
+    ) -> None:
         super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation ({activation!r}) must be one of {', '.join(map(repr, _ACTIVATIONS))}")
+        self.activation = activation
         self.dropout_prob = dropout_prob
-        self.hidden = Linear(channels, widening_factor * channels)
-        self.output = Linear(widening_factor * channels, channels)
+        hidden_channels = widening_factor * channels
+        self.hidden = nn.Linear(channels, hidden_channels * (2 if activation == "geglu" else 1), bias=bias)
+        self.output = nn.Linear(hidden_channels, channels, bias=bias)
         _initialise(self.hidden)
         _initialise(self.output)
 
     def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
         """Applies the two layers row by row."""
-        x = self.output(self.hidden(x, activation="gelu"))
+        x = self.output(activate(self.hidden(x), self.activation))
         return F.dropout(x, self.dropout_prob, self.training)
 
 
@@ -171,6 +170,10 @@ class SelfAttention(nn.Module):
         qk_channels: width of queries and keys over all heads; default `channels`.
         v_channels: width of the values over all heads; default `qk_channels`.
         widening_factor: hidden width of the MLP as a multiple of `channels`.
+        activation: of the MLP, as there.
+        qkv_bias: whether the projections to queries, keys and values have biases.
+        output_bias: whether the attention's last projection has one.
+        mlp_bias: whether the MLP's layers have biases.
         dropout_prob: dropout of the attention's and of the MLP's output.
         attention_dropout_prob: dropout of the attention weights.
     """
@@ -183,6 +186,10 @@ class SelfAttention(nn.Module):
         qk_channels: int | None = None,
         v_channels: int | None = None,
         widening_factor: int = 4,
+        activation: Activation = "gelu_tanh",
+        qkv_bias: bool = True,
+        output_bias: bool = True,
+        mlp_bias: bool = True,
         dropout_prob: float = 0.0,
         attention_dropout_prob: float = 0.0,
     ) -> None:
@@ -196,10 +203,18 @@ class SelfAttention(nn.Module):
             qk_channels=qk_channels,
             v_channels=v_channels,
             output_channels=channels,
+            qkv_bias=qkv_bias,
+            output_bias=output_bias,
             dropout_prob=attention_dropout_prob,
         )
         self.mlp_norm = nn.LayerNorm(channels)
-        self.mlp = MLP(channels, widening_factor=widening_factor, dropout_prob=dropout_prob)
+        self.mlp = MLP(
+            channels,
+            widening_factor=widening_factor,
+            activation=activation,
+            bias=mlp_bias,
+            dropout_prob=dropout_prob,
+        )
 
     def forward(
         self,
@@ -228,6 +243,10 @@ class CrossAttention(nn.Module):
         widening_factor: hidden width of the MLP as a multiple of `query_channels`.
         use_query_residual: whether the queries are added to the attention's output. Leave out where the meaning of
             query and output differ, for instance when queries are positions and outputs are pixels.
+        activation: of the MLP, as there.
+        qkv_bias: whether the projections to queries, keys and values have biases.
+        output_bias: whether the attention's last projection has one.
+        mlp_bias: whether the MLP's layers have biases.
         dropout_prob: dropout of the attention's and of the MLP's output.
         attention_dropout_prob: dropout of the attention weights.
 
@@ -246,6 +265,10 @@ class CrossAttention(nn.Module):
         v_channels: int | None = None,
         widening_factor: int = 1,
         use_query_residual: bool = True,
+        activation: Activation = "gelu_tanh",
+        qkv_bias: bool = True,
+        output_bias: bool = True,
+        mlp_bias: bool = True,
         dropout_prob: float = 0.0,
         attention_dropout_prob: float = 0.0,
     ) -> None:
@@ -267,45 +290,54 @@ class CrossAttention(nn.Module):
             qk_channels=qk_channels,
             v_channels=v_channels,
             output_channels=query_channels,
+            qkv_bias=qkv_bias,
+            output_bias=output_bias,
             dropout_prob=attention_dropout_prob,
         )
         self.mlp_norm = nn.LayerNorm(query_channels)
-        self.mlp = MLP(query_channels, widening_factor=widening_factor, dropout_prob=dropout_prob)
+        self.mlp = MLP(
+            query_channels,
+            widening_factor=widening_factor,
+            activation=activation,
+            bias=mlp_bias,
+            dropout_prob=dropout_prob,
+        )
 
     def forward(
         self,
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
         mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
-        query: Float[Tensor, "#batch queries qk_channels"] | None = None,
     ) -> Float[Tensor, "batch queries query_channels"]:
-        """Applies the block; a batch of one on either side stands for all examples.
-
-        Args:
-            mask: as in `attend`.
-            query: what `project` makes of the queries, where it is known already.
-        """
-        if mask is not None and mask.shape[-1] > 1:
-            inputs, mask = drop_unattended(inputs, mask)
-        if looks_up_cheaply(self, queries, inputs, mask):
-            return look_up(self, queries, inputs, mask)
-        if gathers_cheaply(self, queries, inputs, mask):
-            x = gather(self, self.project(queries) if query is None else query, inputs, mask)
-        else:
-            x = self.attention(self.query_norm(queries), self.input_norm(inputs), mask, query)
+        """Applies the block; a batch of one on either side stands for all examples. `mask` is as in `attend`."""
+        x = self.attention(self.query_norm(queries), self.input_norm(inputs), mask)
         x = F.dropout(x, self.dropout_prob, self.training)
         if self.use_query_residual:
             x = queries + x
         return x + self.mlp(self.mlp_norm(x))
 
-    def project(
-        self, queries: Float[Tensor, "batch queries query_channels"]
-    ) -> Float[Tensor, "batch queries qk_channels"]:
-        """Normalises and projects queries, as the attention does before it meets the inputs."""
-        return self.attention.query(self.query_norm(queries))
+
+def activate(hidden: Float[Tensor, "*batch hidden"], activation: Activation) -> Float[Tensor, "*batch activated"]:
+    """Applies an activation of `MLP`, which "geglu" halves the width by."""
+    return _ACTIVATIONS[activation](hidden)
 
 
-def _initialise(layer: Linear) -> None:
+def _geglu(hidden: Tensor) -> Tensor:
+    values, gates = hidden.chunk(2, dim=-1)
+    return values * F.gelu(gates)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": lambda hidden: F.gelu(hidden, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "squared_relu": lambda hidden: F.relu(hidden).square(),
+    "geglu": _geglu,
+}
+assert tuple(_ACTIVATIONS) == get_args(Activation)
+
+
+def _initialise(layer: nn.Linear) -> None:
     """Initialises a layer of attention or of an MLP as the reference's `conv_1d` is."""
     variance_scaling_(layer.weight, fan_in=layer.in_features)
     if layer.bias is not None:

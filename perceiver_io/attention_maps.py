@@ -1,8 +1,9 @@
-"""What attends to what: attention weights, which the fast paths of the library never hold as a whole.
+"""What attends to what: attention weights, which fused attention never holds as a whole.
 
-They are computed again, in the plain formulation, from what the blocks of a running model are given.
+They are computed again from what the blocks of a running model are given.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, get_args
@@ -12,11 +13,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_io.association import pad
-from perceiver_io.attention import CrossAttention, SelfAttention, attention_weights
+from perceiver_io.attention import CrossAttention, SelfAttention
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.linear import AffineMap
 from perceiver_io.perceiver import PerceiverIO
 
 Stage = Literal["encoder", "latents", "decoder"]
@@ -97,6 +96,25 @@ def record_attention(model: PerceiverIO, stages: Sequence[Stage] = STAGES) -> It
         yield maps
 
 
+def attention_weights(
+    query: Float[Tensor, "*#batch heads queries qk_channels"],
+    key: Float[Tensor, "*#batch heads inputs qk_channels"],
+    mask: Bool[Tensor, "*#batch #queries #inputs"] | None = None,
+) -> Float[Tensor, "*batch heads queries inputs"]:
+    """Maps queries and keys to how much of its attention each query pays to each input, head by head.
+
+    Args:
+        mask: True where a query may attend to an input; queries without any valid input pay none.
+    """
+    # Scaled here rather than as scores, which are usually more numbers.
+    scores = query / math.sqrt(query.shape[-1]) @ key.transpose(-1, -2)
+    if mask is None:
+        return scores.softmax(-1)
+    mask = mask.unsqueeze(-3)  # the same for all heads
+    scores = scores.masked_fill(~mask, -1e4 if scores.dtype == torch.float16 else -1e30)
+    return scores.softmax(-1).masked_fill(~mask.any(-1, keepdim=True), 0.0)
+
+
 def block_attention_weights(
     block: CrossAttention | SelfAttention,
     queries: Float[Tensor, "#batch queries query_channels"],
@@ -123,10 +141,12 @@ def _blocks(model: PerceiverIO, stage: str) -> Iterator[tuple[Stage, nn.Module, 
     """The modules of a stage, each with what maps its call to weights and how many calls there are in an encoding."""
     match stage, model.encoder, model.decoder:
         case "encoder", PerceiverEncoder() as encoder, _:
-            yield stage, encoder.cross_attend, _of_cross_attention, 1
+            calls = sum(entry.cross_attend is not None for entry in encoder.rounds)
+            for block in encoder.cross_attends:
+                yield stage, block, _of_cross_attention, calls
         case "latents", PerceiverEncoder() as encoder, _:
-            calls = encoder.num_blocks * len(encoder.self_attends)
-            for block in dict.fromkeys(encoder.self_attends):
+            calls = sum(len(encoder.blocks[entry.block]) for entry in encoder.rounds)
+            for block in dict.fromkeys(block for blocks in encoder.blocks for block in blocks):
                 yield stage, block, _of_self_attention, calls
         case "decoder", _, PerceiverDecoder() as decoder:
             yield stage, decoder, _of_decoder, None
@@ -155,9 +175,7 @@ def _recorder(
 # These take what the modules' `forward` takes.
 
 
-def _of_cross_attention(
-    block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None = None, query: Tensor | None = None
-) -> Tensor:
+def _of_cross_attention(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
     return block_attention_weights(block, queries, inputs, mask)
 
 
@@ -166,14 +184,7 @@ def _of_self_attention(block: SelfAttention, x: Tensor, mask: Tensor | None = No
 
 
 def _of_decoder(
-    decoder: PerceiverDecoder,
-    queries: Tensor,
-    latents: Tensor,
-    query_mask: Tensor | None = None,
-    *,
-    padding: Tensor | None = None,
-    readout: AffineMap | None = None,
-    projected: Tensor | None = None,
+    decoder: PerceiverDecoder, queries: Tensor, latents: Tensor, query_mask: Tensor | None = None
 ) -> Tensor:
     mask = None if query_mask is None else query_mask.bool()[:, :, None]
-    return block_attention_weights(decoder.cross_attend, pad(queries, padding), latents, mask)
+    return block_attention_weights(decoder.cross_attend, queries, latents, mask)

@@ -3,10 +3,8 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_io.association import look_up, looks_up_cheaply, pad
 from perceiver_io.attention import CrossAttention
 from perceiver_io.initializers import haiku_linear
-from perceiver_io.linear import AffineMap, linear
 
 
 class PerceiverDecoder(nn.Module):
@@ -53,39 +51,18 @@ class PerceiverDecoder(nn.Module):
 
     def forward(
         self,
-        queries: Float[Tensor, "#batch outputs own_channels"],
+        queries: Float[Tensor, "#batch outputs query_channels"],
         latents: Float[Tensor, "batch latents latent_channels"],
         query_mask: Bool[Tensor, "batch outputs"] | None = None,
-        *,
-        padding: Float[Tensor, "shared_channels"] | None = None,
-        readout: AffineMap | None = None,
-        projected: Float[Tensor, "#batch outputs qk_channels"] | None = None,
     ) -> Float[Tensor, "batch outputs output_channels"]:
         """Decodes; queries of batch size one are asked of every example.
 
         QUIRK: a query where `query_mask` is False still yields an output: what the layers after attention make of zeros
         (and of the query, with the residual).
-
-        Args:
-            padding: trailing channels that all queries share.
-            readout: a linear map to apply to the outputs, which may be cheaper here than afterwards.
-            projected: what `cross_attend.project` makes of the queries, where it is known already.
         """
         mask = None if query_mask is None else query_mask.bool()[:, :, None]
-        num_shared = 0 if padding is None else len(padding)
-        if looks_up_cheaply(self.cross_attend, queries, latents, mask, num_shared):
-            return look_up(self.cross_attend, queries, latents, mask, padding, self._composed(readout))
-        outputs = self.cross_attend(pad(queries, padding), latents, mask, projected)
-        if self.output is not None:
-            outputs = self.output(outputs)
-        return outputs if readout is None else linear(outputs, *readout)
-
-    def _composed(self, readout: AffineMap | None) -> AffineMap | None:
-        """The last layer and the readout as one map."""
-        if self.output is None:
-            return readout
-        output = AffineMap(self.output.weight, self.output.bias)
-        return output if readout is None else readout.after(output)
+        outputs = self.cross_attend(queries, latents, mask)
+        return outputs if self.output is None else self.output(outputs)
 
 
 class ProjectionDecoder(nn.Module):

@@ -9,8 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceiver_io.linear import Linear
-
 # Standard deviation of a unit normal truncated to [-2, 2].
 _TRUNCATED_STD = 0.87962566103423978
 
@@ -34,9 +32,9 @@ def variance_scaling_(weight: Tensor, fan_in: int) -> Tensor:
     return truncated_normal_(weight, 1 / math.sqrt(max(1, fan_in)) / _TRUNCATED_STD)
 
 
-def haiku_linear(in_features: int, out_features: int) -> Linear:
+def haiku_linear(in_features: int, out_features: int) -> nn.Linear:
     """A linear layer initialised as `haiku.Linear` is by default: no correction for the truncation, bias 0."""
-    linear = Linear(in_features, out_features)
+    linear = nn.Linear(in_features, out_features)
     haiku_default_(linear, fan_in=in_features)
     return linear
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_io.encoder import PerceiverEncoder
+from perceiver_io.fast import undo_accelerate
 from perceiver_io.models import (
     ImageClassificationPerceiver,
     LanguagePerceiver,
@@ -47,10 +48,9 @@ class StageReport(NamedTuple):
 
 
 def inspect_stages(model: PerceiverIO, *inputs: Any) -> list[StageReport]:
-    """Maps a model to a report of each of its stages, as they are in inference on a CPU, with its fast paths.
+    """Maps a model to a report of each of its stages, in the plain formulation; `fast` needs less work for the same.
 
-    A copy without values runs on the meta device. Linear layers that postprocessors begin with are composed with the
-    decoder's, and count there. What is computed between the stages counts for the preprocessor, or after encoding for
+    A copy without values runs on the meta device. What is computed between the stages counts for the preprocessor, or after encoding for
     the postprocessor.
 
     Args:
@@ -61,7 +61,7 @@ def inspect_stages(model: PerceiverIO, *inputs: Any) -> list[StageReport]:
         ValueError: if there are no inputs, and the model is not one of the library's task models.
     """
     inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to("meta"), inputs or example_inputs(model))
-    twin = _without_values(model)
+    twin = undo_accelerate(_without_values(model))
     meter, shapes = _Meter(twin), _OutputShapes(twin)
     with torch.no_grad(), meter.counter, meter:
         result = twin(*inputs)
@@ -119,10 +119,18 @@ def _stages(model: PerceiverIO) -> dict[str, tuple[str, list[str]]]:
     kinds = {name: type(module).__name__ for name, module in model.named_children()}
     encoder = {"encoder": (kinds["encoder"], ["encoder"])}
     if isinstance(model.encoder, PerceiverEncoder):
-        calls = model.encoder.num_blocks * len(model.encoder.self_attends)
+        rounds, blocks = model.encoder.rounds, model.encoder.blocks
+        crosses = sum(entry.cross_attend is not None for entry in rounds)
+        calls = sum(len(blocks[entry.block]) for entry in rounds)
         encoder = {
-            "encoder cross-attention": ("CrossAttention", ["encoder.latents", "encoder.cross_attend"]),
-            "latent self-attention": (f"{calls} × SelfAttention", ["encoder.self_attends"]),
+            "encoder cross-attention": (
+                "CrossAttention" if crosses == 1 else f"{crosses} × CrossAttention",
+                ["encoder.latents", "encoder.cross_attend", "encoder.further_cross_attends"],
+            ),
+            "latent self-attention": (
+                f"{calls} × SelfAttention",
+                ["encoder.self_attends", "encoder.further_self_attends"],
+            ),
         }
     return {
         "preprocessor": (kinds["input_preprocessor"], ["input_preprocessor"]),
@@ -193,12 +201,10 @@ class _OutputShapes:
             model.encoder.cross_attend.register_forward_hook(
                 lambda module, args, output: self._add("encoder cross-attention", output.shape)
             )
-        model.decoder.register_forward_hook(self._decoded, with_kwargs=True)
+        model.decoder.register_forward_hook(self._decoded)
 
-    def _decoded(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        batch, rows, channels = args[0].shape
-        padding = kwargs.get("padding")
-        self._add("query", (batch, rows, channels + (0 if padding is None else len(padding))))
+    def _decoded(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._add("query", args[0].shape)
         self._add("decoder", output.shape)
 
     def _add(self, stage: str, shape: Shape) -> None:

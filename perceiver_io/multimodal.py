@@ -10,26 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_io.association import pad
 from perceiver_io.initializers import truncated_normal_
 from perceiver_io.position_encoding import Points, channels_of
-from perceiver_io.postprocessors import DecodeChunk, OutputPostprocessor, concatenate
+from perceiver_io.postprocessors import OutputPostprocessor, concatenate
 from perceiver_io.preprocessors import InputPreprocessor, InputTokens
 from perceiver_io.queries import OutputQuery
 
 _PADDING_STD = 0.02
-_MODULE_ATTRIBUTES = {*vars(nn.Module()), "names", "num_channels"}
+# Attributes of the composites, beside those of their classes.
+_TAKEN = {*vars(nn.Module()), "names", "num_channels"}
 ModalityPoints = Mapping[str, Points]
-
-
-def module_key(modality: str) -> str:
-    """Maps a modality's name, any string, to one that PyTorch accepts as a module's and a parameter's name.
-
-    Most names stay as they are. Dots are escaped, since they separate modules; names of attributes that every module
-    has ("type", "training"), and the empty name, get a trailing %.
-    """
-    key = modality.replace("%", "%25").replace(".", "%2E")
-    return key + "%" if not key or hasattr(Modalities, key) or key in _MODULE_ATTRIBUTES else key
 
 
 class Modalities(nn.Module):
@@ -41,10 +31,11 @@ class Modalities(nn.Module):
             raise ValueError("a dict of modalities must have at least one entry")
         self.names = sorted(modules)
         for name in self.names:
-            self.add_module(module_key(name), modules[name])
+            _check_name(name)
+            self.add_module(name, modules[name])
 
     def __getitem__(self, name: str) -> nn.Module:
-        return self.get_submodule(module_key(name))
+        return self.get_submodule(name)
 
     def items(self) -> Iterator[tuple[str, nn.Module]]:
         """Names and modules in sorted order."""
@@ -66,17 +57,14 @@ class ChannelPadding(nn.Module):
         self.num_channels = max(channels.values()) + min_padding_size
         for name, width in channels.items():
             vector = torch.empty(self.num_channels - width)
-            self.register_parameter(module_key(name), nn.Parameter(truncated_normal_(vector, _PADDING_STD)))
+            self.register_parameter(name, nn.Parameter(truncated_normal_(vector, _PADDING_STD)))
 
     def forward(
         self, name: str, rows: Float[Tensor, "#batch rows channels"]
     ) -> Float[Tensor, "#batch rows padded_channels"]:
         """Pads the rows of a modality."""
-        return pad(rows, self.vector(name))
-
-    def vector(self, name: str) -> Float[Tensor, "padding_channels"]:
-        """The vector of a modality."""
-        return self.get_parameter(module_key(name))
+        vector = self.get_parameter(name).to(rows.dtype)
+        return torch.cat([rows, vector.expand(*rows.shape[:-1], -1)], dim=-1)
 
 
 class MultimodalPreprocessor(InputPreprocessor):
@@ -111,7 +99,7 @@ class MultimodalPreprocessor(InputPreprocessor):
                 if not 0 <= prob <= 1:
                     raise ValueError(f"mask_probs[{name!r}] ({prob}) must be a probability between 0 and 1")
                 token = nn.Parameter(truncated_normal_(torch.empty(self.num_channels), _PADDING_STD))
-                self.mask_tokens.register_parameter(module_key(name), token)
+                self.mask_tokens.register_parameter(name, token)
 
     @property
     def num_channels(self) -> int:
@@ -123,7 +111,6 @@ class MultimodalPreprocessor(InputPreprocessor):
         inputs: Mapping[str, Tensor],
         input_mask: Mapping[str, Tensor | None] | Bool[Tensor, "batch inputs"] | None = None,
         positions: ModalityPoints | None = None,
-        generator: torch.Generator | None = None,
         masked: Mapping[str, Bool[Tensor, "batch inputs"]] | None = None,
     ) -> InputTokens:
         """Preprocesses a batch.
@@ -132,7 +119,6 @@ class MultimodalPreprocessor(InputPreprocessor):
             inputs: raw input of every modality.
             input_mask: True where a token is valid, per modality or for all tokens in sorted order.
             positions: coordinates of the inputs of the modalities that do not lie on their grid.
-            generator: source of the random masking, for modalities with a probability other than 0 and 1.
             masked: True where the mask token replaces a token, for modalities whose masking is chosen, not drawn.
 
         Raises:
@@ -145,24 +131,22 @@ class MultimodalPreprocessor(InputPreprocessor):
             preprocessed = preprocessor(inputs[name], positions=(positions or {}).get(name))
             features[name] = preprocessed.features
             chosen = (masked or {}).get(name)
-            tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), generator, chosen)
+            tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), chosen)
         if isinstance(input_mask, Mapping):
             _check_names("input_mask", input_mask, self.modalities.names)
             sizes = {name: rows.shape[1] for name, rows in tokens.items()}
             input_mask = _concatenate_masks(input_mask, sizes)
         return InputTokens(torch.cat(list(tokens.values()), dim=1), features, input_mask)
 
-    def _mask(
-        self, name: str, tokens: Tensor, generator: torch.Generator | None, chosen: Tensor | None
-    ) -> Float[Tensor, "batch inputs channels"]:
+    def _mask(self, name: str, tokens: Tensor, chosen: Tensor | None) -> Float[Tensor, "batch inputs channels"]:
         prob = (self.mask_probs or {}).get(name, 0)
         if prob == 0 and chosen is None:
             return tokens
-        mask_token = self.mask_tokens.get_parameter(module_key(name)).to(tokens.dtype)
+        mask_token = self.mask_tokens.get_parameter(name).to(tokens.dtype)
         if chosen is None:
             if prob == 1:
                 return mask_token.expand_as(tokens)
-            chosen = torch.rand(tokens.shape[:2], generator=generator, device=tokens.device) < prob
+            chosen = torch.rand(tokens.shape[:2], device=tokens.device) < prob
         return torch.where(chosen.unsqueeze(-1), mask_token, tokens)
 
 
@@ -191,18 +175,16 @@ class MultimodalQuery(OutputQuery):
         """Maps points per modality (None: all; left out: none) to queries; inputs are those of the same name."""
         chosen = self._chosen(points)
         queries = [
-            self.padding(name, self.modalities[name](points_of, self._inputs_of(name, inputs)))
-            for name, points_of in chosen.items()
+            self.padding(name, self.of_modality(name, points_of, inputs)) for name, points_of in chosen.items()
         ]
         batch_size = max(rows.shape[0] for rows in queries)
         return torch.cat([rows.expand(batch_size, -1, -1) for rows in queries], dim=1)
 
-    def rows(
-        self, points: ModalityPoints | None = None, inputs: InputTokens | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Maps points of a single modality to its queries and, separately, their padding."""
-        ((name, points_of),) = self._chosen(points).items()
-        return self.modalities[name](points_of, self._inputs_of(name, inputs)), self.padding.vector(name)
+    def of_modality(
+        self, name: str, points: Points, inputs: InputTokens | None
+    ) -> Float[Tensor, "#batch outputs own_channels"]:
+        """Maps points of one modality to its own queries, not padded yet."""
+        return self.modalities[name](points, self._inputs_of(name, inputs))
 
     def chunks(
         self,
@@ -264,18 +246,16 @@ class MultimodalPostprocessor(OutputPostprocessor):
         return {name: self.modalities[name](outputs[name]) for name in self.modalities.names if name in outputs}
 
     def over_chunks(  # type: ignore[override]  # points and results are dicts here
-        self, chunks: Iterable[tuple[Mapping[str, Points], DecodeChunk]]
+        self, chunks: Iterable[tuple[Mapping[str, Points], Tensor]]
     ) -> dict[str, Tensor]:
-        """Decodes and postprocesses chunks of one modality each, with the points that they are decoded at."""
+        """Postprocesses chunks of outputs of one modality each, with the points that they were decoded at."""
         parts: dict[str, list[Tensor]] = {}
-        for points, decode in chunks:
-            (name,) = points
+        for (name,), outputs in chunks:
             postprocessor = self._postprocessor(name)
-            outputs = decode(postprocessor.readout())
-            parts.setdefault(name, []).append(postprocessor.finish(outputs) if postprocessor.pointwise else outputs)
+            parts.setdefault(name, []).append(postprocessor(outputs) if postprocessor.pointwise else outputs)
         results = {name: concatenate(outputs) for name, outputs in parts.items()}
         return {
-            name: outputs if self._postprocessor(name).pointwise else self._postprocessor(name).finish(outputs)
+            name: outputs if self._postprocessor(name).pointwise else self._postprocessor(name)(outputs)
             for name, outputs in results.items()
         }
 
@@ -321,6 +301,19 @@ def _concatenate_masks(masks: Mapping[str, Tensor | None], sizes: Mapping[str, i
         mask = masks.get(name)
         parts.append(valid.expand(-1, size) if mask is None else mask)
     return torch.cat(parts, dim=1)
+
+
+def _check_name(modality: str) -> None:
+    """Checks that a modality's name can be that of a module and of a parameter.
+
+    Raises:
+        ValueError: if PyTorch cannot take it.
+    """
+    if not modality or "." in modality or hasattr(Modalities, modality) or modality in _TAKEN:
+        raise ValueError(
+            f"{modality!r} cannot be the name of a modality: PyTorch's modules take no empty names, dots, or names of "
+            "attributes that every module has; choose another, such as 'sound'"
+        )
 
 
 def _check_names(what: str, given: Iterable[str], names: list[str], complete: bool = False) -> None:

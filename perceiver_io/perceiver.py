@@ -5,15 +5,10 @@ inputs ─ preprocessor ─ encoder ─ latents ─┐
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from perceiver_io.association import pad
-from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.linear import AffineMap, linear
 from perceiver_io.multimodal import (
     MultimodalPostprocessor,
     MultimodalPreprocessor,
@@ -80,7 +75,7 @@ class PerceiverIO(nn.Module):
         inputs: Any,
         input_mask: Any = None,
         positions: Any = None,
-        generator: torch.Generator | None = None,
+        masked: Any = None,
     ) -> Encoding:
         """Maps inputs to their encoding, to be decoded as often as wanted.
 
@@ -88,9 +83,9 @@ class PerceiverIO(nn.Module):
             inputs: what the preprocessor takes.
             input_mask: [batch, inputs], True where a token is valid; masked tokens have no influence.
             positions: coordinates of the inputs, if not on their grid (see `position_encoding`).
-            generator: source of random masking, to reproduce it.
+            masked: True where the mask token of a modality replaces a token, see `MultimodalPreprocessor`.
         """
-        tokens: InputTokens = self.input_preprocessor(inputs, input_mask, positions, generator)
+        tokens: InputTokens = self.input_preprocessor(inputs, input_mask, positions, masked)
         latents = self.encoder(tokens.tokens, tokens.mask)
         return Encoding(latents, tokens if self.output_query.reads_inputs else None)
 
@@ -114,20 +109,9 @@ class PerceiverIO(nn.Module):
         """
         chunks = list(self.output_query.chunks(points, query_mask, encoding.inputs, chunk_size))
         return self.output_postprocessor.over_chunks(
-            (chunk, partial(self._decode_chunk, encoding, chunk, mask)) for chunk, mask in progress(chunks)
+            (chunk, self.decoder(self.output_query(chunk, encoding.inputs), encoding.latents, mask))
+            for chunk, mask in progress(chunks)
         )
-
-    def _decode_chunk(
-        self, encoding: Encoding, points: Any, query_mask: Tensor | None, readout: AffineMap | None
-    ) -> Tensor:
-        queries, padding = self.output_query.rows(points, encoding.inputs)
-        if isinstance(self.decoder, PerceiverDecoder):
-            projected = self.output_query.projected(points)
-            return self.decoder(
-                queries, encoding.latents, query_mask, padding=padding, readout=readout, projected=projected
-            )
-        outputs = self.decoder(pad(queries, padding), encoding.latents, query_mask)
-        return outputs if readout is None else linear(outputs, *readout)
 
     def forward(
         self,
@@ -137,10 +121,10 @@ class PerceiverIO(nn.Module):
         query_mask: Any = None,
         chunk_size: int | None = None,
         positions: Any = None,
-        generator: torch.Generator | None = None,
+        masked: Any = None,
     ) -> Any:
         """Encodes, then decodes; arguments as there."""
-        return self.decode(self.encode(inputs, input_mask, positions, generator), points, query_mask, chunk_size)
+        return self.decode(self.encode(inputs, input_mask, positions, masked), points, query_mask, chunk_size)
 
 
 def _as_preprocessor(stage: nn.Module | Mapping[str, nn.Module] | None) -> nn.Module:

@@ -1,52 +1,38 @@
 """Output postprocessors: decoder outputs to what a task wants."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from perceiver_io.image_ops import Conv2DUpsample, Conv3DUpsample, reverse_space_to_depth
+from perceiver_io.convolutions import Conv2DUpsample, Conv3DUpsample
 from perceiver_io.initializers import haiku_linear
-from perceiver_io.linear import AffineMap, linear
+from perceiver_io.patches import reverse_space_to_depth
 from perceiver_io.preprocessors import ByteEmbedding
 
-# Decodes a chunk and applies a linear map to its outputs: what the first step of a postprocessor is, the decoder may do
-# more cheaply.
-DecodeChunk = Callable[[AffineMap | None], Tensor]
-
-
 class OutputPostprocessor(nn.Module):
-    """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result, in two steps.
+    """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result.
 
     Attributes:
-        pointwise: whether outputs are treated one by one and keep their order along dimension 1. If so the second step
-            is applied chunk by chunk; if not, once, to all outputs.
+        pointwise: whether outputs are treated one by one and keep their order along dimension 1. If so the
+            postprocessor is applied chunk by chunk; if not, once, to all outputs.
     """
 
     pointwise: bool = False
 
-    def readout(self) -> AffineMap | None:
-        """The first step, a linear map of each output; None for none."""
-        return None
-
-    def finish(self, outputs: Tensor) -> Tensor:
-        """The second step."""
-        return outputs
-
     def forward(self, outputs: Tensor) -> Tensor:
-        """Both steps."""
-        readout = self.readout()
-        return self.finish(outputs if readout is None else linear(outputs, *readout))
+        """Postprocesses outputs."""
+        raise NotImplementedError
 
-    def over_chunks(self, chunks: Iterable[tuple[Any, DecodeChunk]]) -> Tensor:
-        """Decodes and postprocesses chunks, each with the points that it is decoded at."""
-        outputs = (decode(self.readout()) for _, decode in chunks)
+    def over_chunks(self, chunks: Iterable[tuple[Any, Tensor]]) -> Tensor:
+        """Postprocesses chunks of outputs, each with the points that it was decoded at."""
         if self.pointwise:
-            return concatenate([self.finish(chunk) for chunk in outputs])
-        return self.finish(concatenate(list(outputs)))
+            return concatenate([self(outputs) for _, outputs in chunks])
+        return self(concatenate([outputs for _, outputs in chunks]))
 
 
 class ModulePostprocessor(OutputPostprocessor):
@@ -56,7 +42,7 @@ class ModulePostprocessor(OutputPostprocessor):
         super().__init__()
         self.module = module
 
-    def finish(self, outputs: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor) -> Tensor:
         """Applies the module."""
         return self.module(outputs)
 
@@ -64,47 +50,58 @@ class ModulePostprocessor(OutputPostprocessor):
 class IdentityPostprocessor(OutputPostprocessor):
     """Returns the outputs as they are. Source: the reference's `IdentityPostprocessor`."""
 
+    pointwise = True
 
-class LinearPostprocessor(OutputPostprocessor):
-    """Base of postprocessors that begin with a linear layer.
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Returns the outputs."""
+        return outputs
+
+
+class ProjectionPostprocessor(OutputPostprocessor):
+    """Maps each output to a linear function of it. Source: the reference's `ProjectionPostprocessor`.
 
     Args:
         in_channels: channels of an output.
-        out_channels: channels of the layer's result.
+        out_channels: channels of the result.
     """
+
+    pointwise = True
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.linear = haiku_linear(in_channels, out_channels)
 
-    def readout(self) -> AffineMap:
-        """The linear layer."""
-        return AffineMap(self.linear.weight, self.linear.bias)
-
-
-class ProjectionPostprocessor(LinearPostprocessor):
-    """Maps each output to a linear function of it. Source: the reference's `ProjectionPostprocessor`."""
-
-    pointwise = True
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch outputs out_channels"]:
+        """Projects each output."""
+        return self.linear(outputs)
 
 
 class FirstOutputPostprocessor(OutputPostprocessor):
     """Maps a single output to the vector that it is, as the reference's `ClassificationDecoder` does."""
 
-    def finish(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch channels"]:
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch channels"]:
         """Takes the first output."""
         return outputs[:, 0]
 
 
-class ClassificationPostprocessor(LinearPostprocessor):
-    """Maps a single output to class logits. Source: the reference's `ClassificationPostprocessor`."""
+class ClassificationPostprocessor(OutputPostprocessor):
+    """Maps a single output to class logits. Source: the reference's `ClassificationPostprocessor`.
 
-    def finish(self, outputs: Float[Tensor, "batch outputs classes"]) -> Float[Tensor, "batch classes"]:
-        """Takes the first output."""
-        return outputs[:, 0]
+    Args:
+        in_channels: channels of an output.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = haiku_linear(in_channels, num_classes)
+
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch classes"]:
+        """Projects the first output."""
+        return self.linear(outputs[:, 0])
 
 
-class AudioPostprocessor(LinearPostprocessor):
+class AudioPostprocessor(OutputPostprocessor):
     """Maps each output to the samples of its patch, one after the other. Source: the reference's `AudioPostprocessor`.
 
     Args:
@@ -115,11 +112,12 @@ class AudioPostprocessor(LinearPostprocessor):
     pointwise = True
 
     def __init__(self, in_channels: int, samples_per_patch: int = 96) -> None:
-        super().__init__(in_channels, samples_per_patch)
+        super().__init__()
+        self.linear = haiku_linear(in_channels, samples_per_patch)
 
-    def finish(self, outputs: Float[Tensor, "batch patches patch"]) -> Float[Tensor, "batch samples"]:
-        """Joins the patches."""
-        return outputs.flatten(1)
+    def forward(self, outputs: Float[Tensor, "batch patches channels"]) -> Float[Tensor, "batch samples"]:
+        """Projects each output and joins the patches."""
+        return self.linear(outputs).flatten(1)
 
 
 class TiedEmbeddingPostprocessor(OutputPostprocessor):
@@ -139,9 +137,14 @@ class TiedEmbeddingPostprocessor(OutputPostprocessor):
         self._tied = (embedding,)
         self.bias = nn.Parameter(torch.zeros(embedding.weight.shape[0]))
 
-    def readout(self) -> AffineMap:
-        """The comparison with every vector."""
-        return AffineMap(self._tied[0].weight, self.bias)
+    @property
+    def weight(self) -> Float[Tensor, "vocab channels"]:
+        """The vectors that outputs are compared with."""
+        return self._tied[0].weight
+
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch outputs vocab"]:
+        """Compares each output with every vector."""
+        return F.linear(outputs, self.weight, self.bias)
 
 
 class ReshapePostprocessor(OutputPostprocessor):
@@ -157,7 +160,7 @@ class ReshapePostprocessor(OutputPostprocessor):
         super().__init__()
         self.index_dims = tuple(index_dims)
 
-    def finish(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch ..."]:
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch ..."]:
         """Reshapes to [batch, channels, height, width] or [batch, time, channels, height, width]."""
         return outputs.unflatten(1, self.index_dims).movedim(-1, -3)
 
@@ -177,7 +180,7 @@ class PatchesPostprocessor(OutputPostprocessor):
         self.spatial_upsample = spatial_upsample
         self.temporal_upsample = temporal_upsample
 
-    def finish(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    def forward(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Lays the patches out."""
         return reverse_space_to_depth(frames, self.spatial_upsample, self.temporal_upsample)
 
@@ -199,7 +202,7 @@ class Conv1x1Postprocessor(OutputPostprocessor):
         self.stride = stride
         self.linear = haiku_linear(in_channels, out_channels)
 
-    def finish(
+    def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
         """Subsamples and maps the channels."""
@@ -221,7 +224,7 @@ class ConvUpsamplePostprocessor(OutputPostprocessor):
         super().__init__()
         self.upsample = Conv2DUpsample(in_channels, out_channels)
 
-    def finish(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
+    def forward(self, frames: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
         if frames.ndim == 5:
             return self.upsample(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
@@ -251,7 +254,7 @@ class Conv3DUpsamplePostprocessor(OutputPostprocessor):
             num_space_upsamples=round(math.log2(spatial_upsample)),
         )
 
-    def finish(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:
+    def forward(self, frames: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch ..."]:
         """Applies the convolutions."""
         return self.upsample(frames)
 

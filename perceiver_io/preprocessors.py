@@ -12,8 +12,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from perceiver_io.image_ops import Conv2DDownsample, space_to_depth
+from perceiver_io.convolutions import Conv2DDownsample
 from perceiver_io.initializers import haiku_linear, truncated_normal_
+from perceiver_io.patches import space_to_depth
 from perceiver_io.position_encoding import Points, channels_of
 
 Image = Float[Tensor, "batch channels height width"]
@@ -43,7 +44,7 @@ class InputPreprocessor(nn.Module):
         inputs: Tensor,
         input_mask: Bool[Tensor, "batch inputs"] | None = None,
         positions: Points = None,
-        generator: torch.Generator | None = None,
+        masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
         """Preprocesses a batch.
 
@@ -51,7 +52,10 @@ class InputPreprocessor(nn.Module):
             inputs: raw input.
             input_mask: True where a token is valid.
             positions: where the inputs lie, if not on the grid: one set of coordinates per example.
-            generator: source of randomness, for preprocessors that mask at random.
+            masked: True where a mask token replaces a token, for preprocessors that have mask tokens.
+
+        Raises:
+            ValueError: for `masked` without mask tokens.
         """
         raise NotImplementedError
 
@@ -104,9 +108,10 @@ class Preprocessor(InputPreprocessor):
         inputs: Tensor,
         input_mask: Bool[Tensor, "batch inputs"] | None = None,
         positions: Points = None,
-        generator: torch.Generator | None = None,
+        masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
-        """Preprocesses a batch; `inputs` is what the featurizer takes, `generator` is not used."""
+        """Preprocesses a batch; `inputs` is what the featurizer takes."""
+        _refuse_masking(masked)
         grid = self.featurizer(inputs)
         features = grid.flatten(1, -2)  # [B, *index_dims, C] -> [B, M, C]
         if self.position_encoding is None:
@@ -126,9 +131,10 @@ class IdentityPreprocessor(InputPreprocessor):
         inputs: Float[Tensor, "batch inputs channels"],
         input_mask: Bool[Tensor, "batch inputs"] | None = None,
         positions: Points = None,
-        generator: torch.Generator | None = None,
+        masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
         """Wraps the tokens."""
+        _refuse_masking(masked)
         return InputTokens(inputs, inputs, input_mask)
 
 
@@ -299,3 +305,11 @@ class ByteEmbedding(nn.Module):
     def forward(self, ids: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch sequence channels"]:
         """Looks the vectors up."""
         return nn.functional.embedding(ids, self.weight)
+
+
+def _refuse_masking(masked: Tensor | None) -> None:
+    if masked is not None:
+        raise ValueError(
+            "masked names tokens that a mask token replaces, and there is none; give a dict of preprocessors with "
+            "mask_probs (MultimodalPreprocessor) or leave it out"
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from perceiver_io.fast import accelerate
 from perceiver_io.models import (
     ImageClassificationConfig,
     ImageClassificationPerceiver,
@@ -53,6 +54,8 @@ def create_config(preset: str, **config_overrides: Any) -> ModelConfig:
 def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
     """Maps the name of a released model, and fields to change, to a model initialised as the reference does.
 
+    The model is accelerated (see `fast`); `undo_accelerate` makes it plain.
+
     Raises:
         ValueError: for an unknown preset or field, or a value that a field cannot have.
     """
@@ -60,5 +63,5 @@ def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
 
 
 def model_from_config(config: ModelConfig) -> PerceiverIO:
-    """Maps a configuration to a new model of its kind."""
-    return _MODELS[type(config)](config)
+    """Maps a configuration to a new model of its kind, accelerated."""
+    return accelerate(_MODELS[type(config)](config))

@@ -11,8 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver_io.attention import CrossAttention
-from perceiver_io.linear import Prepared
 from perceiver_io.position_encoding import Points, PositionEncoding, select_rows
 from perceiver_io.preprocessors import InputTokens
 
@@ -35,14 +33,6 @@ class OutputQuery(nn.Module):
     def forward(self, points: Any = None, inputs: InputTokens | None = None) -> Tensor:
         """Maps points (in a composite, a dict of them) to queries [batch or 1, points, channels]."""
         raise NotImplementedError
-
-    def rows(self, points: Any = None, inputs: InputTokens | None = None) -> tuple[Tensor, Tensor | None]:
-        """Maps points to queries without, and separately, the trailing channels that they share."""
-        return self(points, inputs), None
-
-    def projected(self, points: Any = None) -> Tensor | None:
-        """The decoder's projection of the queries at points, where it has been prepared."""
-        return None
 
     def chunks(
         self,
@@ -74,12 +64,7 @@ class PositionQuery(OutputQuery):
         position_encoding: encodes the outputs' positions.
         concat_inputs: number of feature channels of the input to put before the encoding (the inputs without their
             position, `concat_preprocessed_input` of the reference), which must have one token per output; 0 for none.
-
-    Attributes:
-        prepared: the decoder's projection of all queries, see `inference.optimize_for_inference`.
     """
-
-    prepared: Prepared | None = None
 
     def __init__(self, position_encoding: PositionEncoding, *, concat_inputs: int = 0) -> None:
         super().__init__()
@@ -111,18 +96,6 @@ class PositionQuery(OutputQuery):
                 f"{encoding.shape[1]} outputs and concat_inputs ({self.concat_inputs}) to be part of the queries"
             )
         return torch.cat([features, encoding.expand(features.shape[0], -1, -1)], dim=-1)
-
-    def projected(self, points: Points = None) -> Float[Tensor, "1 outputs qk_channels"] | None:
-        """The decoder's projection of the queries at points, where it has been prepared."""
-        table = None if self.prepared is None else self.prepared.current()
-        return None if table is None else select_rows(table, points)
-
-    def prepare(self, block: CrossAttention) -> None:
-        """Keeps the projection by the decoder's attention of all queries, which must not depend on the input."""
-        layers = (self.position_encoding, block.query_norm, block.attention.query)
-        self.prepared = Prepared(
-            block.project(self()), [parameter for layer in layers for parameter in layer.parameters()]
-        )
 
 
 class InputQuery(OutputQuery):

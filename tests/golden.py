@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perceiver_io.fast import accelerate
 from perceiver_io.weights.haiku import Table
 from perceiver_io.weights.haiku_conversion import apply_table
 
@@ -36,9 +37,11 @@ class Case:
     state: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     new_state: dict[str, np.ndarray]
+    accelerated: bool = False
 
     @classmethod
-    def load(cls, path: Path) -> "Case":
+    def load(cls, path: Path, accelerated: bool = False) -> "Case":
+        """Reads a file; `accelerated` says whether modules that are filled become fast ones."""
         parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in ("in", "param", "state", "out", "newstate")}
         with np.load(path) as file:
             config = json.loads(file["config"].tobytes())
@@ -48,12 +51,15 @@ class Case:
                     parts[kind][name] = file[key]
         config.pop("jit_spread")
         inputs = {name: torch.from_numpy(array) for name, array in parts["in"].items()}
-        return cls(path.stem, config, inputs, parts["param"], parts["state"], parts["out"], parts["newstate"])
+        arrays = (parts["param"], parts["state"], parts["out"], parts["newstate"])
+        return cls(path.stem, config, inputs, *arrays, accelerated)
 
     def fill(self, module: nn.Module, table: Table) -> None:
         """Loads the case's parameters into a module, all of them."""
         state = apply_table(table, {**self.params, **self.state}, module.state_dict(), self.name)
         module.load_state_dict(state, strict=True)
+        if self.accelerated:
+            accelerate(module)
 
     def check(self, **results: Tensor) -> None:
         """Compares results with the outputs of the same names."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import perceiver_io
 from perceiver_io import Attention, PerceiverDecoder, ProjectionDecoder
-from perceiver_io.image_ops import Conv2DDownsample, Conv2DUpsample, Conv3DUpsample
+from perceiver_io.convolutions import Conv2DDownsample, Conv2DUpsample, Conv3DUpsample
 from perceiver_io.initializers import haiku_linear
 from perceiver_io.multimodal import ChannelPadding
 from perceiver_io.position_encoding import LearnedPositionEncoding

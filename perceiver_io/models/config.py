@@ -1,10 +1,12 @@
-"""What the four model configurations have in common: their checks, and their way to JSON and back."""
+"""What the model configurations have in common: their checks, their way to JSON and back, and the encoder's sizes."""
 
 import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from perceiver_io.encoder import PerceiverEncoder
 
 ConfigT = TypeVar("ConfigT", bound="ModelConfig")
 
@@ -72,3 +74,45 @@ class ModelConfig:
                 f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}"
             )
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig(ModelConfig):
+    """Base of the configurations of models with a `PerceiverEncoder`.
+
+    Attributes:
+        num_latents: number of latents.
+        num_latent_channels: channels of a latent.
+        num_self_attends_per_block: self-attention layers in the block.
+        num_blocks: how often the block is applied.
+        num_self_attend_heads: heads of the self-attentions.
+        num_cross_attend_heads: heads of the encoder's cross-attention.
+    """
+
+    num_latents: int = 512
+    num_latent_channels: int = 1024
+    num_self_attends_per_block: int = 6
+    num_blocks: int = 8
+    num_self_attend_heads: int = 8
+    num_cross_attend_heads: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_divides("num_self_attend_heads", "num_latent_channels")
+        self.check_divides("num_cross_attend_heads", "num_latent_channels")
+
+    def encoder(
+        self, input_channels: int, *, qk_channels: int | None = None, v_channels: int | None = None
+    ) -> PerceiverEncoder:
+        """Builds the encoder of tokens with so many channels; widths as in `PerceiverEncoder`."""
+        return PerceiverEncoder(
+            input_channels,
+            num_latents=self.num_latents,
+            num_latent_channels=self.num_latent_channels,
+            num_self_attends_per_block=self.num_self_attends_per_block,
+            num_blocks=self.num_blocks,
+            num_self_attend_heads=self.num_self_attend_heads,
+            num_cross_attend_heads=self.num_cross_attend_heads,
+            qk_channels=qk_channels,
+            v_channels=v_channels,
+        )

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.models.config import ModelConfig
+from perceiver_io.models.config import EncoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import (
     FourierPositionEncoding,
@@ -21,7 +20,7 @@ from perceiver_io.queries import PositionQuery
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageClassificationConfig(ModelConfig):
+class ImageClassificationConfig(EncoderConfig):
     """Sizes and variant of an `ImageClassificationPerceiver`; the defaults are the released Fourier model's.
 
     Attributes:
@@ -45,20 +44,12 @@ class ImageClassificationConfig(ModelConfig):
     max_resolution: tuple[int, int] = (224, 224)
     featurizer_channels: int = 64
     position_channels: int = 256
-    num_latents: int = 512
-    num_latent_channels: int = 1024
-    num_self_attends_per_block: int = 6
-    num_blocks: int = 8
-    num_self_attend_heads: int = 8
-    num_cross_attend_heads: int = 1
     decoder_query_residual: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_choice("featurizer", ("conv", "pixels", "conv1x1"))
         self.check_choice("position_encoding", ("fourier", "learned"))
-        self.check_divides("num_self_attend_heads", "num_latent_channels")
-        self.check_divides("num_cross_attend_heads", "num_latent_channels")
 
 
 class ImageClassificationPerceiver(PerceiverIO):
@@ -68,15 +59,7 @@ class ImageClassificationPerceiver(PerceiverIO):
         preprocessor = Preprocessor(_featurizer(config), _position_encoding(config))
         super().__init__(
             input_preprocessor=preprocessor,
-            encoder=PerceiverEncoder(
-                preprocessor.num_channels,
-                num_latents=config.num_latents,
-                num_latent_channels=config.num_latent_channels,
-                num_self_attends_per_block=config.num_self_attends_per_block,
-                num_blocks=config.num_blocks,
-                num_self_attend_heads=config.num_self_attend_heads,
-                num_cross_attend_heads=config.num_cross_attend_heads,
-            ),
+            encoder=config.encoder(preprocessor.num_channels),
             output_query=PositionQuery(LearnedPositionEncoding(1, config.num_latent_channels)),
             decoder=PerceiverDecoder(
                 config.num_latent_channels,

@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.models.config import ModelConfig
+from perceiver_io.models.config import EncoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import LearnedPositionEncoding, check_indices
 from perceiver_io.postprocessors import TiedEmbeddingPostprocessor
@@ -17,7 +16,7 @@ from perceiver_io.queries import PositionQuery
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageConfig(ModelConfig):
+class LanguageConfig(EncoderConfig):
     """Sizes of a `LanguagePerceiver`; the defaults are the released model's (201.1M parameters).
 
     Attributes:
@@ -34,7 +33,6 @@ class LanguageConfig(ModelConfig):
     num_latent_channels: int = 1280
     num_self_attends_per_block: int = 26
     num_blocks: int = 1
-    num_self_attend_heads: int = 8
     num_cross_attend_heads: int = 8
     num_decoder_heads: int = 8
     qk_channels: int = 256
@@ -43,8 +41,6 @@ class LanguageConfig(ModelConfig):
         super().__post_init__()
         for heads in ("num_self_attend_heads", "num_cross_attend_heads", "num_decoder_heads"):
             self.check_divides(heads, "qk_channels")
-        self.check_divides("num_self_attend_heads", "num_latent_channels")
-        self.check_divides("num_cross_attend_heads", "num_latent_channels")
         self.check_divides("num_decoder_heads", "embed_channels")
 
 
@@ -62,16 +58,8 @@ class LanguagePerceiver(PerceiverIO):
                 LearnedPositionEncoding(config.max_seq_len, config.embed_channels),
                 concat_or_add_pos="add",
             ),
-            encoder=PerceiverEncoder(
-                config.embed_channels,
-                num_latents=config.num_latents,
-                num_latent_channels=config.num_latent_channels,
-                num_self_attends_per_block=config.num_self_attends_per_block,
-                num_blocks=config.num_blocks,
-                num_self_attend_heads=config.num_self_attend_heads,
-                num_cross_attend_heads=config.num_cross_attend_heads,
-                qk_channels=config.qk_channels,
-                v_channels=config.num_latent_channels,
+            encoder=config.encoder(
+                config.embed_channels, qk_channels=config.qk_channels, v_channels=config.num_latent_channels,
             ),
             output_query=PositionQuery(LearnedPositionEncoding(config.max_seq_len, config.embed_channels)),
             decoder=PerceiverDecoder(

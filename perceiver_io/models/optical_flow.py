@@ -8,10 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.image_ops import patches_for_flow
-from perceiver_io.models.config import ModelConfig
+from perceiver_io.models.config import EncoderConfig
 from perceiver_io.perceiver import PerceiverIO, Progress
+from perceiver_io.patches import patches_for_flow
 from perceiver_io.position_encoding import FourierPositionEncoding
 from perceiver_io.preprocessors import Patches, Preprocessor
 from perceiver_io.queries import InputQuery
@@ -21,7 +20,7 @@ MIN_TILE_OVERLAP = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OpticalFlowConfig(ModelConfig):
+class OpticalFlowConfig(EncoderConfig):
     """Sizes of an `OpticalFlowPerceiver`; the defaults are the released model's (41.1M parameters).
 
     Attributes:
@@ -39,13 +38,7 @@ class OpticalFlowConfig(ModelConfig):
     num_self_attends_per_block: int = 24
     num_blocks: int = 1
     num_self_attend_heads: int = 16
-    num_cross_attend_heads: int = 1
     flow_scale: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_divides("num_self_attend_heads", "num_latent_channels")
-        self.check_divides("num_cross_attend_heads", "num_latent_channels")
 
 
 class OpticalFlowPerceiver(PerceiverIO):
@@ -58,15 +51,7 @@ class OpticalFlowPerceiver(PerceiverIO):
         )
         super().__init__(
             input_preprocessor=preprocessor,
-            encoder=PerceiverEncoder(
-                preprocessor.num_channels,
-                num_latents=config.num_latents,
-                num_latent_channels=config.num_latent_channels,
-                num_self_attends_per_block=config.num_self_attends_per_block,
-                num_blocks=config.num_blocks,
-                num_self_attend_heads=config.num_self_attend_heads,
-                num_cross_attend_heads=config.num_cross_attend_heads,
-            ),
+            encoder=config.encoder(preprocessor.num_channels),
             output_query=InputQuery(preprocessor.num_channels),
             decoder=PerceiverDecoder(
                 preprocessor.num_channels,

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.models.config import ModelConfig
+from perceiver_io.models.config import EncoderConfig
 from perceiver_io.multimodal import MultimodalPreprocessor, MultimodalQuery
 from perceiver_io.perceiver import Encoding, PerceiverIO, Progress
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding, Points
@@ -27,7 +26,7 @@ DEFAULT_CHUNK_SIZE = 65536
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VideoAutoencodingConfig(ModelConfig):
+class VideoAutoencodingConfig(EncoderConfig):
     """Sizes of a `VideoAutoencodingPerceiver`; the defaults are the released model's (19.9M parameters).
 
     Attributes:
@@ -57,8 +56,6 @@ class VideoAutoencodingConfig(ModelConfig):
     num_latent_channels: int = 512
     num_self_attends_per_block: int = 8
     num_blocks: int = 1
-    num_self_attend_heads: int = 8
-    num_cross_attend_heads: int = 1
     decoder_channels: int = 512
     label_query_channels: int = 1024
     input_padding_channels: int = 4
@@ -66,8 +63,6 @@ class VideoAutoencodingConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_divides("num_self_attend_heads", "num_latent_channels")
-        self.check_divides("num_cross_attend_heads", "num_latent_channels")
         for size in self.image_size:
             if size % self.patch_size:
                 raise ValueError(f"patch_size ({self.patch_size}) must divide image_size ({self.image_size})")
@@ -135,15 +130,7 @@ class VideoAutoencodingPerceiver(PerceiverIO):
         )
         super().__init__(
             input_preprocessor=preprocessor,
-            encoder=PerceiverEncoder(
-                preprocessor.num_channels,
-                num_latents=config.num_latents,
-                num_latent_channels=config.num_latent_channels,
-                num_self_attends_per_block=config.num_self_attends_per_block,
-                num_blocks=config.num_blocks,
-                num_self_attend_heads=config.num_self_attend_heads,
-                num_cross_attend_heads=config.num_cross_attend_heads,
-            ),
+            encoder=config.encoder(preprocessor.num_channels),
             output_query=query,
             decoder=PerceiverDecoder(
                 query.num_channels, config.num_latent_channels, output_channels=config.decoder_channels
@@ -182,8 +169,7 @@ class VideoAutoencodingPerceiver(PerceiverIO):
             unknown = video.new_zeros(video.shape[0], self.config.num_classes)
             return self.encode({"audio": audio, "image": video, "label": unknown})
         masked = {"label": (label == 0).all(1, keepdim=True)}
-        tokens = self.input_preprocessor({"audio": audio, "image": video, "label": label}, masked=masked)
-        return Encoding(self.encoder(tokens.tokens), None)
+        return self.encode({"audio": audio, "image": video, "label": label}, masked=masked)
 
     def forward(  # type: ignore[override]  # a task model's arguments are its own
         self,

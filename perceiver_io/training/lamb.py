@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from perceiver_io.image_ops import BatchNorm
+from perceiver_io.convolutions import BatchNorm
 
 _NORMS = (nn.LayerNorm, BatchNorm)
 

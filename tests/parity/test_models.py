@@ -15,11 +15,14 @@ from tests.golden import GOLDEN_DIR, Case, cases, channels_first, channels_last
 PYSTATES = sorted((GOLDEN_DIR / "models").glob("*.pystate"))
 
 
+@pytest.mark.parametrize("accelerated", [False, True], ids=["plain", "accelerated"])
 @pytest.mark.parametrize("path", cases("models"), ids=lambda path: path.stem)
-def test_model(path: Path) -> None:
+def test_model(path: Path, accelerated: bool) -> None:
     case = Case.load(path)
     preset, overrides = preset_of(case)
     model = perceiver_io.create_model(preset, **overrides).eval()
+    if not accelerated:
+        perceiver_io.undo_accelerate(model)
     checkpoint = HaikuCheckpoint(params=case.params, state=case.state, sha256="")
     model.load_state_dict(convert_parameters(checkpoint, preset, model.config), strict=True)
     check_outputs(case, model)

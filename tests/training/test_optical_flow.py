@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_io import OpticalFlowConfig, OpticalFlowPerceiver
-from perceiver_io.image_ops import patches_for_flow
+from perceiver_io.patches import patches_for_flow
 from perceiver_io.training import Draw, derived_seed
 from perceiver_io.training.data.flow import MovingTextures
 from perceiver_io.training.local_flow_start import grid_shape, start_locally

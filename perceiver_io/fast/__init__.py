@@ -1,0 +1,80 @@
+"""Speed as a layer that comes off: the same function by faster ways, which the core knows nothing of.
+
+`accelerate` gives modules of a model, in place, subclasses of their classes with another `forward` (`FastAttention` for
+`Attention` and so on). Parameters, state dict, hooks and names stay; copies and pickles are accelerated too. Each fast
+way takes part only where `gate` says that it computes what the plain module does; everything else (training, compiling,
+exporting, adapters, hooks) falls back to the plain module, call by call.
+
+* `linear`: products by oneDNN on CPUs;
+* `attention`: attention a head and a block of queries at a time, and the MLP;
+* `cross_attention`: a single head's products, associated the cheaper way;
+* `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from torch import nn
+
+from perceiver_io.attention import MLP, Attention, CrossAttention
+from perceiver_io.fast.attention import FastAttention, FastMLP
+from perceiver_io.fast.cross_attention import FastCrossAttention
+from perceiver_io.fast.decoding import FastDecoding, accelerated_class
+from perceiver_io.perceiver import PerceiverIO
+
+__all__ = ["accelerate", "plain", "undo_accelerate"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {
+    Attention: FastAttention,
+    CrossAttention: FastCrossAttention,
+    MLP: FastMLP,
+}
+_PLAIN = {fast: plain for plain, fast in _FAST.items()}
+
+
+def accelerate(model: Model) -> Model:
+    """Makes a model's inference faster, in place, and returns it. `create_model` and `load_model` do so.
+
+    The model computes the same function, to rounding. `undo_accelerate` takes all back.
+
+    Args:
+        model: a `PerceiverIO`, any module with this library's blocks in it, or one of these. Modules of subclasses with
+            a `forward` (or a `decode`) of their own stay as they are.
+    """
+    for module in model.modules():
+        _accelerate_one(module)
+    return model
+
+
+def undo_accelerate(model: Model) -> Model:
+    """Makes a model plain again, in place, and returns it."""
+    for module in model.modules():
+        if isinstance(module, FastDecoding):
+            module.__class__ = module.plain_class
+        elif type(module) in _PLAIN:
+            module.__class__ = _PLAIN[type(module)]
+    return model
+
+
+@contextmanager
+def plain(model: Model) -> Iterator[Model]:
+    """Makes a model plain within the block, for observers that want every module to be called.
+
+    The model is one for all threads: none should use it meanwhile that minds the speed.
+    """
+    accelerated = [module for module in model.modules() if isinstance(module, FastDecoding) or type(module) in _PLAIN]
+    try:
+        yield undo_accelerate(model)
+    finally:
+        for module in accelerated:
+            _accelerate_one(module)
+
+
+def _accelerate_one(module: nn.Module) -> None:
+    if type(module) in _FAST:
+        module.__class__ = _FAST[type(module)]
+    elif isinstance(module, PerceiverIO) and type(module).decode is PerceiverIO.decode:
+        module.__class__ = accelerated_class(type(module))

@@ -1,0 +1,81 @@
+"""Attention of several heads and the MLP, for inference.
+
+The formulas are those of `perceiver_io.attention`; the products are `linear`'s. On a CPU, torch's fused attention needs
+equal widths of queries and values and multiplies with MKL. Two products for one head and some hundred queries at a
+time, with a softmax between, are faster, and their scores stay in the cache. Not for masks, which the fused kernels
+take, nor for dropout.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from perceiver_io.attention import MLP, Attention, activate, attend
+from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched
+from perceiver_io.fast.linear import apply_linear, product
+
+# Queries of a head whose scores are computed at a time.
+_BLOCK_ROWS = 512
+
+
+class FastMLP(MLP):
+    """`MLP` with its products by `linear`, and the reference's GELU as part of the first."""
+
+    def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+        """Applies the two layers row by row."""
+        if not is_plain_inference(x) or drops(self):
+            return super().forward(x)
+        return apply_linear(self.output, self.activated(x))
+
+    def activated(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch hidden"]:
+        """The hidden layer after its activation."""
+        hidden = self.hidden
+        if self.activation == "gelu_tanh" and is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
+            return product(x, hidden.weight, hidden.bias, "gelu")
+        return activate(apply_linear(hidden, x), self.activation)
+
+
+class FastAttention(Attention):
+    """`Attention` with its products by `linear`, and on CPUs without a mask in blocks of queries."""
+
+    def forward(
+        self,
+        queries: Float[Tensor, "#batch queries query_channels"],
+        inputs: Float[Tensor, "#batch inputs input_channels"],
+        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    ) -> Float[Tensor, "batch queries output_channels"]:
+        """Attends; a batch of one on either side stands for all examples."""
+        if not is_plain_inference(queries, inputs) or drops(self):
+            return super().forward(queries, inputs, mask)
+        query, key, value = (
+            self.split_heads(apply_linear(layer, rows))
+            for layer, rows in ((self.query, queries), (self.key, inputs), (self.value, inputs))
+        )
+        if mask is None and query.device.type in ("cpu", "meta"):
+            attended = attend_in_blocks(query, key, value)
+        else:
+            attended = attend(query, key, value, mask)
+        return apply_linear(
+            self.output, rearrange(attended, "batch heads rows channels -> batch rows (heads channels)")
+        )
+
+
+def attend_in_blocks(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends as `perceiver_io.attention.attend` does, by two products per head and block of queries."""
+    _, heads, rows, channels = query.shape
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    query = (query * channels**-0.5).contiguous().expand(batch, -1, -1, -1)
+    key = key.contiguous().expand(batch, -1, -1, -1)
+    value_columns = value.transpose(-1, -2).contiguous().expand(batch, -1, -1, -1)
+    attended = query.new_empty(batch, heads, rows, value.shape[-1])
+    for head in ((example, head) for example in range(batch) for head in range(heads)):
+        for block in range(0, rows, _BLOCK_ROWS):
+            part = slice(block, block + _BLOCK_ROWS)
+            weights = product(query[head][part], key[head]).softmax(-1)
+            attended[head][part] = product(weights, value_columns[head])
+    return attended

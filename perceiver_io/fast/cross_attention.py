@@ -1,0 +1,280 @@
+"""Single-head cross-attention with its products associated the cheaper way, for inference.
+
+With one head, `softmax(q Wq (k Wk)ᵀ) (v Wv) Wo` may be bracketed at will. Where few latents attend to many inputs, Wk
+goes to the queries and Wv waits until after the attention, so that no key or value is computed for any input. Where
+many queries attend to few latents, Wq goes to the latents' keys and Wo to their values, so that no query is projected.
+Biases: the key's adds the same to all scores of a query and drops out; the query's adds one score per key; the value's
+adds after the attention, except in rows that attend to nothing. Layer norm is linear but for the mean and deviation of
+its row, so that its scale and shift go the same ways.
+
+Rows are worked through in blocks, so that the score matrix never exists as a whole. All of it is exact up to rounding.
+It is less work where one side is many times as long as the other, which `gathers_cheaply` and `looks_up_cheaply` count.
+It must not be used where something acts on queries or keys between projection and product: several heads, rotations,
+adapters, hooks, dropout.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from perceiver_io.attention import Attention, CrossAttention
+from perceiver_io.fast.attention import FastAttention, FastMLP
+from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
+from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
+
+# Values of a block of scores and of what is computed from them: what fits in a CPU's cache, or a GPU's spare memory.
+_BLOCK_NUMEL = {"cpu": 2**23, "cuda": 2**28}
+
+
+class FastCrossAttention(CrossAttention):
+    """`CrossAttention` that associates the products of a single head the cheaper way."""
+
+    def forward(
+        self,
+        queries: Float[Tensor, "#batch queries query_channels"],
+        inputs: Float[Tensor, "#batch inputs input_channels"],
+        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    ) -> Float[Tensor, "batch queries query_channels"]:
+        """Applies the block; a batch of one on either side stands for all examples."""
+        if not associates(self, queries, inputs, mask):
+            return super().forward(queries, inputs, mask)
+        inputs, mask = drop_unattended(inputs, mask)
+        if looks_up_cheaply(self, queries, inputs, mask):
+            return look_up(self, queries, inputs, mask)
+        if gathers_cheaply(self, queries, inputs, mask):
+            x = gather(self, queries, inputs, mask)
+            if self.use_query_residual:
+                x = queries + x
+            return x + self.mlp(self.mlp_norm(x))
+        return super().forward(queries, inputs, mask)
+
+
+trust(Attention, FastAttention, CrossAttention, FastCrossAttention, FastMLP)
+
+
+def associates(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
+    """Whether a call of a block is one that this file's algebra holds for, apart from the number of heads."""
+    attention = block.attention
+    if not is_plain_inference(queries, inputs) or not is_untouched(attention) or drops(block, attention):
+        return False
+    projections = (attention.query, attention.key, attention.value, attention.output)
+    layers = (block.query_norm, block.input_norm, *projections)
+    if not is_untouched(*layers) or not are_alike(
+        inputs, *(parameter for layer in layers for parameter in (layer.weight, layer.bias))
+    ):
+        return False
+    batch = inputs.shape[0]
+    fits = queries.shape[0] in (1, batch)
+    if mask is not None:
+        fits = fits and mask.dtype == torch.bool and mask.ndim == 3 and mask.shape[0] in (1, batch)
+        fits = fits and mask.shape[1] in (1, queries.shape[1]) and mask.shape[2] in (1, inputs.shape[1])
+    return fits
+
+
+def drop_unattended(
+    inputs: Float[Tensor, "#batch inputs channels"], mask: Bool[Tensor, "#batch #queries #inputs"] | None
+) -> tuple[Float[Tensor, "#batch kept channels"], Bool[Tensor, "#batch #queries #kept"] | None]:
+    """Drops the inputs that no query of any example may attend to, and a mask that then forbids nothing.
+
+    On a CPU only: elsewhere, looking at a mask's values stops the device.
+    """
+    if mask is None or mask.device.type != "cpu" or mask.shape[-1] != inputs.shape[1]:
+        return inputs, mask
+    attended = mask.flatten(0, 1).any(0)
+    if not attended.any():
+        return inputs, mask
+    inputs, mask = inputs[:, attended], mask[:, :, attended]
+    return inputs, None if mask.all() else mask
+
+
+def gathers_cheaply(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
+    """Whether `gather` serves and multiplies less than the plain order: few queries, many inputs."""
+    attention = block.attention
+    (num_queries, _), (num_inputs, channels) = queries.shape[-2:], inputs.shape[-2:]
+    if attention.num_heads != 1 or (mask is not None and mask.shape[1:] != (1, num_inputs)):
+        return False
+    widths = attention.key.out_features + attention.value.out_features
+    associated = num_queries * channels * (2 * num_inputs + widths)
+    return associated <= num_inputs * (num_queries + channels) * widths
+
+
+def gather(
+    block: CrossAttention,
+    queries: Float[Tensor, "#batch queries query_channels"],
+    inputs: Float[Tensor, "batch inputs input_channels"],
+    mask: Bool[Tensor, "#batch 1 inputs"] | None = None,
+) -> Float[Tensor, "batch queries query_channels"]:
+    """Maps few queries and many inputs to what `block.attention` yields for these."""
+    attention, norm = block.attention, block.input_norm
+    query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
+    query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
+    means = _attended_means(query, inputs, mask, norm.eps)
+    summary = apply_linear(attention.value, means * norm.weight + norm.bias)
+    if mask is not None:
+        summary = summary.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    return apply_linear(attention.output, summary)
+
+
+def _attended_means(
+    query: Float[Tensor, "#batch queries channels"],
+    inputs: Float[Tensor, "batch inputs channels"],
+    mask: Bool[Tensor, "#batch 1 inputs"] | None,
+    eps: float,
+) -> Float[Tensor, "batch queries channels"]:
+    """The mean of the normalised inputs that each (already scaled) query attends to, a block of inputs at a time.
+
+    Sums of exponentials are rescaled whenever a larger score comes up, so that they never overflow.
+    """
+    batch, num_inputs, channels = inputs.shape
+    num_queries = query.shape[1]
+    precision = torch.promote_types(query.dtype, torch.float32)
+    best = query.new_full((batch, num_queries, 1), torch.finfo(precision).min, dtype=precision)
+    total = torch.zeros_like(best)
+    summed = query.new_zeros((batch, num_queries, channels), dtype=precision)
+    for part in _blocks(num_inputs, 4 * batch * num_queries, query.device):
+        normed = F.layer_norm(inputs[:, part], (channels,), eps=eps)
+        scores = batched_product(query, normed).to(precision)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
+        new_best = torch.maximum(best, scores.amax(-1, keepdim=True))
+        weights = scores.sub_(new_best).exp_()
+        shrink = (best - new_best).exp_()
+        total = total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        columns = normed.transpose(1, 2).contiguous()
+        summed = summed.mul_(shrink).add_(batched_product(weights.to(query.dtype), columns))
+        best = new_best
+    return (summed / total.clamp_min(torch.finfo(precision).tiny)).to(query.dtype)
+
+
+def looks_up_cheaply(
+    block: CrossAttention, queries: Tensor, latents: Tensor, mask: Tensor | None, num_shared_channels: int = 0
+) -> bool:
+    """Whether `look_up` serves and multiplies less than the plain order: many queries, few latents."""
+    attention = block.attention
+    num_queries, num_latents = queries.shape[-2], latents.shape[-2]
+    if attention.num_heads != 1 or (mask is not None and mask.shape[1:] != (num_queries, 1)):
+        return False
+    channels, widths = block.query_norm.normalized_shape[0], attention.key.out_features + attention.value.out_features
+    associated = num_latents * (num_queries * (2 * channels - num_shared_channels) + channels * widths)
+    return associated <= num_queries * (channels + num_latents) * widths
+
+
+def look_up(
+    block: CrossAttention,
+    queries: Float[Tensor, "#batch queries own_channels"],
+    latents: Float[Tensor, "batch latents latent_channels"],
+    mask: Bool[Tensor, "#batch queries 1"] | None = None,
+    padding: Float[Tensor, "shared_channels"] | None = None,
+    readout: AffineMap | None = None,
+) -> Float[Tensor, "batch queries out_channels"]:
+    """Maps many queries and few latents to what `block` and then `readout` yield, a block of queries at a time.
+
+    Args:
+        padding: trailing channels that all queries share; they meet the keys once.
+        readout: linear map of the block's output to what is wanted of it; None for all of it.
+    """
+    decode = _LookUp(block, latents, padding, readout)
+    batch, num_latents = latents.shape[:2]
+    per_query = batch * (num_latents + 3 * block.query_norm.normalized_shape[0])
+    return torch.cat(
+        [
+            decode(queries[:, part], None if mask is None else mask[:, part])
+            for part in _blocks(queries.shape[1], per_query, queries.device)
+        ],
+        dim=1,
+    )
+
+
+class _LookUp:
+    """Queries attending to latents, with the MLP and linear layers that follow.
+
+    What depends on the latents alone is computed once, by the constructor.
+    """
+
+    def __init__(
+        self, block: CrossAttention, latents: Tensor, padding: Tensor | None, readout: AffineMap | None
+    ) -> None:
+        attention, norm = block.attention, block.query_norm
+        normed = block.input_norm(latents)
+        key = apply_linear(attention.key, normed) * attention.key.out_features**-0.5
+        self.block = block
+        self.padding = padding
+        self.readout = readout
+        key_rows = product(key, attention.query.weight.T)  # [B, N, C]: Wq goes to the keys
+        score_bias = key_rows @ norm.bias
+        if attention.query.bias is not None:
+            score_bias = score_bias + key @ attention.query.bias
+        self.score_bias = score_bias.unsqueeze(1)
+        key_rows = key_rows * norm.weight
+        if padding is not None:
+            # Shared channels of a normalised row are (padding - mean) / deviation: two columns, for both terms.
+            own, shared = key_rows.split([key_rows.shape[2] - len(padding), len(padding)], dim=2)
+            key_rows = torch.cat([own, (shared @ padding).unsqueeze(2), -key_rows.sum(2, keepdim=True)], dim=2)
+        self.key_rows = key_rows
+        # Wo goes to the values, which are [B, C, N] as the second factor of a product.
+        self.value_columns = product(apply_linear(attention.value, normed), attention.output.weight)
+        self.value_columns = self.value_columns.transpose(1, 2).contiguous()
+        self.output_bias = attention.output.bias
+        self.hidden_readout = None
+        if readout is not None and _composes(block, readout):
+            # The MLP's second layer and the readout compose into one small matrix.
+            self.hidden_readout = readout.after(AffineMap(block.mlp.output.weight, block.mlp.output.bias))
+
+    def __call__(
+        self, queries: Float[Tensor, "#batch queries own_channels"], mask: Bool[Tensor, "#batch queries 1"] | None
+    ) -> Float[Tensor, "batch queries out_channels"]:
+        """Decodes a block of queries."""
+        block = self.block
+        weights = batched_product(self._normalised(queries), self.key_rows, self.score_bias).softmax(-1)
+        if mask is not None:
+            weights = weights * mask
+        bias = None if self.output_bias is None else self.output_bias[None, None]
+        x = batched_product(weights, self.value_columns, bias)
+        if block.use_query_residual:
+            x = x + pad(queries, self.padding)
+        normed = block.mlp_norm(x)
+        if self.readout is None:
+            return x + block.mlp(normed)
+        if self.hidden_readout is None:
+            return self.readout(x + block.mlp(normed))
+        return product(x, self.readout.weight) + self.hidden_readout(block.mlp.activated(normed))
+
+    def _normalised(self, queries: Tensor) -> Tensor:
+        """Rows that meet `key_rows`: normalised queries, the padding's share of these in two columns."""
+        norm = self.block.query_norm
+        if self.padding is None:
+            return F.layer_norm(queries, norm.normalized_shape, eps=norm.eps)
+        channels = queries.shape[-1] + len(self.padding)
+        mean = (queries.sum(-1, keepdim=True) + self.padding.sum()) / channels
+        own = (queries - mean).square().sum(-1, keepdim=True)
+        # Once around the padding's own mean, rather than once per row around the row's.
+        centre = self.padding.mean()
+        shared = (self.padding - centre).square().sum() + len(self.padding) * (centre - mean).square()
+        scale = ((own + shared) / channels + norm.eps).rsqrt()
+        return torch.cat([queries * scale, scale, mean * scale], dim=-1)
+
+
+def _composes(block: CrossAttention, readout: AffineMap) -> bool:
+    """Whether the MLP's second layer may be composed with a readout, and that is less work than one after the other."""
+    mlp = block.mlp
+    return (
+        isinstance(mlp, FastMLP)
+        and is_untouched(mlp, mlp.output)
+        and not drops(mlp)
+        and are_alike(readout.weight, readout.bias, mlp.output.weight, mlp.output.bias)
+        and len(readout.weight) <= mlp.output.in_features
+    )
+
+
+def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> Float[Tensor, "*batch channels"]:
+    """Appends shared channels to all rows."""
+    if padding is None:
+        return rows
+    return torch.cat([rows, padding.expand(*rows.shape[:-1], -1)], dim=-1)
+
+
+def _blocks(rows: int, numel_per_row: int, device: torch.device) -> list[slice]:
+    """Consecutive pieces of rows whose intermediate values are of bounded size."""
+    size = max(256, _BLOCK_NUMEL.get(device.type, _BLOCK_NUMEL["cpu"]) // numel_per_row)
+    return [slice(start, start + size) for start in range(0, rows, size)]

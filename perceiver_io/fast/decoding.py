@@ -1,0 +1,161 @@
+"""Decoding with what follows the decoder, and without what all queries share.
+
+The decoder's last layer and the linear layer that a postprocessor begins with compose into one small matrix
+(`R (W x + b) + c = (R W) x + (R b + c)`), which also composes with the MLP's second layer: of the 512 channels that the
+video model decodes, three are wanted. And the trained vector that pads all queries of a modality meets the keys once
+rather than once per query. Less work wherever `cross_attention.look_up` is; for other decoders, and for modules that
+something is attached to, the stages are called one after the other.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from perceiver_io.decoder import PerceiverDecoder
+from perceiver_io.fast.cross_attention import FastCrossAttention, associates, look_up, looks_up_cheaply
+from perceiver_io.fast.gate import are_alike, is_plain_inference, is_untouched, trust
+from perceiver_io.fast.linear import AffineMap
+from perceiver_io.multimodal import ChannelPadding, MultimodalPostprocessor, MultimodalQuery
+from perceiver_io.perceiver import Encoding, PerceiverIO, Progress
+from perceiver_io.position_encoding import Points
+from perceiver_io.postprocessors import (
+    AudioPostprocessor,
+    ClassificationPostprocessor,
+    FirstOutputPostprocessor,
+    IdentityPostprocessor,
+    OutputPostprocessor,
+    ProjectionPostprocessor,
+    TiedEmbeddingPostprocessor,
+)
+
+# The linear layers that outputs are given to, by modality; None where there is one modality, or no such layer.
+Readouts = Mapping[str | None, AffineMap | None]
+
+
+class FastDecoding(PerceiverIO):
+    """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerated_class`.
+
+    Attributes:
+        plain_class: the model's class without this.
+    """
+
+    plain_class: type[PerceiverIO]
+
+    def decode(
+        self,
+        encoding: Encoding,
+        points: Points | Mapping[str, Points] = None,
+        query_mask: Any = None,
+        chunk_size: int | None = None,
+        progress: Progress = iter,
+    ) -> Any:
+        """Maps an encoding to outputs, see `PerceiverIO.decode`."""
+        if not is_plain_inference(encoding.latents):
+            return super().decode(encoding, points, query_mask, chunk_size, progress)
+        readouts, rest = _split(self.output_postprocessor)
+        chunks = list(self.output_query.chunks(points, query_mask, encoding.inputs, chunk_size))
+        return rest.over_chunks(
+            (chunk, self._decode_chunk(encoding, chunk, mask, readouts)) for chunk, mask in progress(chunks)
+        )
+
+    def _decode_chunk(self, encoding: Encoding, points: Any, query_mask: Tensor | None, readouts: Readouts) -> Tensor:
+        query, padding = self.output_query, None
+        (name,) = points if isinstance(query, MultimodalQuery) else (None,)
+        if isinstance(query, MultimodalQuery) and is_untouched(query, query.padding):
+            queries = query.of_modality(name, points[name], encoding.inputs)
+            padding = query.padding.get_parameter(name)
+        else:
+            queries = query(points, encoding.inputs)
+        readout = readouts.get(name)
+        folded = _decode_folded(self.decoder, queries, encoding.latents, query_mask, padding, readout)
+        if folded is not None:
+            return folded
+        if padding is not None:
+            queries = query.padding(name, queries)
+        outputs = self.decoder(queries, encoding.latents, query_mask)
+        return outputs if readout is None or not are_alike(outputs, *readout) else readout(outputs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles name the model's own class, which can be imported."""
+        _, _, *state = super().__reduce_ex__(max(int(protocol), 2))
+        return _new_accelerated, (self.plain_class,), *state
+
+
+def accelerated_class(plain_class: type[PerceiverIO]) -> type[FastDecoding]:
+    """Maps a model's class to one of the same name that decodes as `FastDecoding` does."""
+    if plain_class not in _ACCELERATED:
+        namespace = {"plain_class": plain_class, "__module__": plain_class.__module__, "__doc__": plain_class.__doc__}
+        _ACCELERATED[plain_class] = type(plain_class.__name__, (FastDecoding, plain_class), namespace)
+    return _ACCELERATED[plain_class]
+
+
+_ACCELERATED: dict[type[PerceiverIO], type[FastDecoding]] = {}
+
+
+def _new_accelerated(plain_class: type[PerceiverIO]) -> FastDecoding:
+    return accelerated_class(plain_class).__new__(accelerated_class(plain_class))
+
+
+def _decode_folded(
+    decoder: nn.Module,
+    queries: Tensor,
+    latents: Tensor,
+    query_mask: Tensor | None,
+    padding: Tensor | None,
+    readout: AffineMap | None,
+) -> Tensor | None:
+    """Decodes and applies the readout in one, or returns None where that does not serve."""
+    if not (isinstance(decoder, PerceiverDecoder) and is_untouched(decoder, decoder.cross_attend)):
+        return None
+    block, output = decoder.cross_attend, decoder.output
+    assert isinstance(block, FastCrossAttention)
+    mask = None if query_mask is None else query_mask.bool()[:, :, None]
+    if output is not None:
+        if not (is_untouched(output) and are_alike(latents, output.weight, output.bias)):
+            return None
+        last = AffineMap(output.weight, output.bias)
+        readout = last if readout is None else readout.after(last)
+    shared = 0 if padding is None else len(padding)
+    if not (
+        associates(block, queries, latents, mask)
+        and are_alike(latents, *(readout or ()), *(() if not shared else (padding,)))
+        and looks_up_cheaply(block, queries, latents, mask, shared)
+    ):
+        return None
+    return look_up(block, queries, latents, mask, padding if shared else None, readout)
+
+
+class _Flatten(OutputPostprocessor):
+    """What an `AudioPostprocessor` does after its linear layer."""
+
+    pointwise = True
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Joins the patches."""
+        return outputs.flatten(1)
+
+
+# What each postprocessor that begins with a linear layer does after it.
+_REST: dict[type[nn.Module], type[OutputPostprocessor]] = {
+    ProjectionPostprocessor: IdentityPostprocessor,
+    ClassificationPostprocessor: FirstOutputPostprocessor,
+    AudioPostprocessor: _Flatten,
+    TiedEmbeddingPostprocessor: IdentityPostprocessor,
+}
+
+trust(PerceiverDecoder, MultimodalQuery, ChannelPadding, MultimodalPostprocessor, *_REST)
+
+
+def _split(postprocessor: nn.Module) -> tuple[Readouts, OutputPostprocessor]:
+    """Splits a postprocessor into the linear layers that it begins with and the rest of it."""
+    if isinstance(postprocessor, MultimodalPostprocessor) and is_untouched(postprocessor):
+        parts = {name: _split(module) for name, module in postprocessor.modalities.items()}
+        readouts = {name: readout[None] for name, (readout, _) in parts.items()}
+        return readouts, MultimodalPostprocessor({name: rest for name, (_, rest) in parts.items()})
+    if type(postprocessor) in _REST and is_untouched(postprocessor):
+        layer = postprocessor if isinstance(postprocessor, TiedEmbeddingPostprocessor) else postprocessor.linear
+        if layer is postprocessor or is_untouched(layer):
+            return {None: AffineMap(layer.weight, layer.bias)}, _REST[type(postprocessor)]()
+    assert isinstance(postprocessor, OutputPostprocessor)
+    return {None: None}, postprocessor
