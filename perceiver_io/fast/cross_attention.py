@@ -13,6 +13,8 @@ It must not be used where something acts on queries or keys between projection a
 adapters, hooks, dropout.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -109,7 +111,7 @@ def gather(
     attention, norm = block.attention, block.input_norm
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
     query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
-    means = _attended_means(query, inputs, mask, norm.eps)
+    means = torch.cat([_attended_means(*parts, norm.eps) for parts in _examples(query, inputs, mask)])
     summary = apply_linear(attention.value, means * norm.weight + norm.bias)
     if mask is not None:
         summary = summary.masked_fill(~mask.any(-1, keepdim=True), 0.0)
@@ -174,16 +176,15 @@ def look_up(
         padding: trailing channels that all queries share; they meet the keys once.
         readout: linear map of the block's output to what is wanted of it; None for all of it.
     """
-    decode = _LookUp(block, latents, padding, readout)
-    batch, num_latents = latents.shape[:2]
-    per_query = batch * (num_latents + 3 * block.query_norm.normalized_shape[0])
-    return torch.cat(
-        [
-            decode(queries[:, part], None if mask is None else mask[:, part])
-            for part in _blocks(queries.shape[1], per_query, queries.device)
-        ],
-        dim=1,
-    )
+    numel_per_query = latents.shape[1] + 3 * block.query_norm.normalized_shape[0]
+    results = []
+    for rows, seen, masks in _examples(queries, latents, mask):
+        decode = _LookUp(block, seen, padding, readout)
+        blocks = _blocks(rows.shape[1], len(seen) * numel_per_query, rows.device)
+        results.append(
+            torch.cat([decode(rows[:, part], None if masks is None else masks[:, part]) for part in blocks], dim=1)
+        )
+    return torch.cat(results)
 
 
 class _LookUp:
@@ -272,6 +273,21 @@ def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> F
     if padding is None:
         return rows
     return torch.cat([rows, padding.expand(*rows.shape[:-1], -1)], dim=-1)
+
+
+def _examples(
+    queries: Tensor, inputs: Tensor, mask: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Cuts a batch into what is worked through at a time: single examples on a CPU, all of them elsewhere."""
+    if inputs.device.type == "cuda":
+        yield queries, inputs, mask
+        return
+    for i in range(len(inputs)):
+        yield (
+            queries[i % len(queries)][None],
+            inputs[i][None],
+            None if mask is None else mask[i % len(mask)][None],
+        )
 
 
 def _blocks(rows: int, numel_per_row: int, device: torch.device) -> list[slice]:

@@ -38,17 +38,9 @@ def batched_product(
     weights: Float[Tensor, "#batch out_features in_features"],
     bias: Float[Tensor, "#batch 1 out_features"] | None = None,
 ) -> Float[Tensor, "batch rows out_features"]:
-    """Maps each example's rows to `x weightsᵀ + bias`, with weights of its own."""
-    if _onednn_serves(x, weights, bias):
-        (batch,) = torch.broadcast_shapes(x.shape[:1], weights.shape[:1])
-        rows, factors = x.expand(batch, -1, -1), weights.expand(batch, -1, -1)
-        biases = [None] * batch if bias is None else bias.expand(batch, -1, -1).unbind()
-        return torch.stack(
-            [
-                product(rows[i], factors[i], None if shift is None else shift[0])
-                for i, shift in enumerate(biases)
-            ]
-        )
+    """Maps each example's rows to `x weightsᵀ + bias`, with weights of its own; fastest on CPUs for one example."""
+    if len(x) == len(weights) == 1 and _onednn_serves(x, weights, bias):
+        return product(x, weights[0], None if bias is None else bias[0, 0])
     result = x @ weights.transpose(-1, -2)
     return result if bias is None else result + bias
 
