@@ -20,7 +20,7 @@ _REST = 0.1  # seconds between two sides, in which the threads of the first go t
 
 SIDES: dict[str, Callable[[Case, Path | None], Side]] = {
     "ours": lambda case, _: Ours(case=case),
-    "ours-prepared": lambda case, _: Ours(case=case, prepared=True),
+    "ours-plain": lambda case, _: Ours(case=case, plain=True),
     "reference": lambda case, checkout: Reference(case=case, checkout=checkout),
     "reference-one-program": lambda case, checkout: Reference(
         case=case, checkout=checkout, chunks=min(CHUNKS_IN_PROGRAM, case.video_chunks)

@@ -51,7 +51,7 @@ class Sizes:
             perceiver_io.PerceiverDecoder(query.num_channels, LATENT_CHANNELS, output_channels=OUTPUT_CHANNELS),
             output_query=query,
         ).eval()
-        perceiver_io.optimize_for_inference(model)
+        perceiver_io.accelerate(model)
         tokens = torch.randn(self.batch, self.inputs, INPUT_CHANNELS)
 
         def run() -> Mapping[str, Any]:

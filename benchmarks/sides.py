@@ -54,11 +54,11 @@ class Ours(Side):
     """This library as a user runs it.
 
     Attributes:
-        prepared: whether the model goes through `optimize_for_inference` first.
+        plain: whether the fast paths are taken off first.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("perceiver_io",)
-    prepared: bool = False
+    plain: bool = False
 
     def prepare(self) -> Prepared:
         """Builds the model."""
@@ -68,8 +68,8 @@ class Ours(Side):
 
         model: Any = perceiver_io.create_model(self.case.row.preset, **self.case.overrides).eval()
         parameters = _count(model)
-        if self.prepared:
-            perceiver_io.optimize_for_inference(model)
+        if self.plain:
+            perceiver_io.undo_accelerate(model)
         tensors = {name: torch.from_numpy(array) for name, array in make_inputs(self.case).items()}
         points = {name: tensors.get(f"{name}_points") for name in ("image", "audio")}
 

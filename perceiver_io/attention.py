@@ -4,13 +4,16 @@ Shapes: `queries` attend to `inputs` (keys and values come from these), and each
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, get_args
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from perceiver_io.initializers import variance_scaling_
 
@@ -36,12 +39,19 @@ def attend(
     # Kernels of some devices take no operand that is repeated along an axis without being stored so.
     query, key, value = (x if x.shape[0] == batch else x.repeat(batch, 1, 1, 1) for x in (query, key, value))
     if mask is None:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_prob)
+        with _forward_derivatives():
+            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_prob)
     mask = mask.expand(-1, -1, key.shape[-2]).unsqueeze(1).contiguous()  # the same for all heads
     attends = mask.any(-1, keepdim=True)
     # A row of nothing but masked scores is no softmax: it gets all inputs, and is wiped.
-    attended = F.scaled_dot_product_attention(query, key, value, mask | ~attends, dropout_prob)
+    with _forward_derivatives():
+        attended = F.scaled_dot_product_attention(query, key, value, mask | ~attends, dropout_prob)
     return attended.masked_fill(~attends, 0.0)
+
+
+def _forward_derivatives() -> AbstractContextManager[None]:
+    """Has attention computed step by step for forward-mode derivatives, which fused kernels have none of."""
+    return sdpa_kernel(SDPBackend.MATH) if forward_ad._current_level >= 0 else nullcontext()
 
 
 class Attention(nn.Module):

@@ -33,8 +33,13 @@ class AttentionMaps:
 
     @property
     def encoder(self) -> Float[Tensor, "batch heads latents inputs"]:
-        """Of the cross-attention; inputs of several modalities lie in the sorted order of their names."""
-        return self._of("encoder")[0]
+        """Of the first cross-attention; inputs of several modalities lie in the sorted order of their names."""
+        return self.cross_attends[0]
+
+    @property
+    def cross_attends(self) -> list[Float[Tensor, "batch heads latents inputs"]]:
+        """Of each of the encoder's cross-attentions, in the order of their application; Perceiver IO has one."""
+        return list(self._of("encoder"))
 
     @property
     def latents(self) -> list[Float[Tensor, "batch heads latents latents"]]:
@@ -69,14 +74,16 @@ class AttentionMaps:
 
 @contextmanager
 def record_attention(model: PerceiverIO, stages: Sequence[Stage] = STAGES) -> Iterator[AttentionMaps]:
-    """Maps a model to the attention weights of what it does within the block; its results stay the same, bit for bit.
+    """Maps a model to the attention weights of what it does within the block; its results stay the same.
+
+    To rounding, if the model is accelerated: where weights are recorded, fast paths stand aside.
 
         with record_attention(model, stages=("encoder",)) as maps:
             logits = model(images)
         maps.encoder  # [batch, heads, latents, inputs]
 
     Each encoding starts anew, so that of a frame in tiles the last tile's weights remain. Weights have neither gradient
-    nor dropout. They take the memory that the fast paths save: 1.5 GB for the encoder of the released optical flow
+    nor dropout. They take the memory that fused attention saves: 1.5 GB for the encoder of the released optical flow
     model, and as much for its decoder; `stages` leaves out what is not wanted.
 
     Args:

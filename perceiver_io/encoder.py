@@ -40,9 +40,7 @@ def perceiver_rounds(
         share_cross_attends: whether all cross-attentions but the first, which has its own weights, are the same.
         share_blocks: whether all blocks are the same.
     """
-    return tuple(
-        Round(min(i, 1) if share_cross_attends else i, 0 if share_blocks else i) for i in range(num_rounds)
-    )
+    return tuple(Round(min(i, 1) if share_cross_attends else i, 0 if share_blocks else i) for i in range(num_rounds))
 
 
 class PerceiverEncoder(nn.Module):

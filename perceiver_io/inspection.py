@@ -50,8 +50,8 @@ class StageReport(NamedTuple):
 def inspect_stages(model: PerceiverIO, *inputs: Any) -> list[StageReport]:
     """Maps a model to a report of each of its stages, in the plain formulation; `fast` needs less work for the same.
 
-    A copy without values runs on the meta device. What is computed between the stages counts for the preprocessor, or after encoding for
-    the postprocessor.
+    A copy without values runs on the meta device. What is computed between the stages counts for the preprocessor, or
+    after encoding for the postprocessor.
 
     Args:
         model: on any device; it stays as it is.

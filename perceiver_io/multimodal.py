@@ -18,7 +18,7 @@ from perceiver_io.queries import OutputQuery
 
 _PADDING_STD = 0.02
 # Attributes of the composites, beside those of their classes.
-_TAKEN = {*vars(nn.Module()), "names", "num_channels"}
+_TAKEN = {*vars(nn.Module()), "names", "num_channels", "vector"}
 ModalityPoints = Mapping[str, Points]
 
 
@@ -63,8 +63,12 @@ class ChannelPadding(nn.Module):
         self, name: str, rows: Float[Tensor, "#batch rows channels"]
     ) -> Float[Tensor, "#batch rows padded_channels"]:
         """Pads the rows of a modality."""
-        vector = self.get_parameter(name).to(rows.dtype)
+        vector = self.vector(name).to(rows.dtype)
         return torch.cat([rows, vector.expand(*rows.shape[:-1], -1)], dim=-1)
+
+    def vector(self, name: str) -> Float[Tensor, "padding_channels"]:
+        """The vector of a modality."""
+        return getattr(self, name)
 
 
 class MultimodalPreprocessor(InputPreprocessor):
@@ -142,7 +146,7 @@ class MultimodalPreprocessor(InputPreprocessor):
         prob = (self.mask_probs or {}).get(name, 0)
         if prob == 0 and chosen is None:
             return tokens
-        mask_token = self.mask_tokens.get_parameter(name).to(tokens.dtype)
+        mask_token = getattr(self.mask_tokens, name).to(tokens.dtype)
         if chosen is None:
             if prob == 1:
                 return mask_token.expand_as(tokens)
@@ -174,9 +178,7 @@ class MultimodalQuery(OutputQuery):
     ) -> Float[Tensor, "#batch outputs channels"]:
         """Maps points per modality (None: all; left out: none) to queries; inputs are those of the same name."""
         chosen = self._chosen(points)
-        queries = [
-            self.padding(name, self.of_modality(name, points_of, inputs)) for name, points_of in chosen.items()
-        ]
+        queries = [self.padding(name, self.of_modality(name, points_of, inputs)) for name, points_of in chosen.items()]
         batch_size = max(rows.shape[0] for rows in queries)
         return torch.cat([rows.expand(batch_size, -1, -1) for rows in queries], dim=1)
 

@@ -14,6 +14,7 @@ from perceiver_io.initializers import haiku_linear
 from perceiver_io.patches import reverse_space_to_depth
 from perceiver_io.preprocessors import ByteEmbedding
 
+
 class OutputPostprocessor(nn.Module):
     """Base of postprocessors: maps decoder outputs [batch, outputs, channels] to a result.
 

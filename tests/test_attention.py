@@ -1,12 +1,15 @@
 """Attention: masks, defaults, dropout and errors. That it computes what the reference does is in tests/parity."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from perceiver_io import MLP, Attention, CrossAttention, SelfAttention
-from perceiver_io.attention import attend
+from perceiver_io.attention import Activation, attend
 from tests.unchecked import unchecked
 
 
@@ -95,3 +98,57 @@ def test_gelu_is_the_tanh_approximation() -> None:
     x = torch.tensor([[2.0]])
     inner = torch.tensor(2 / torch.pi).sqrt() * (x + 0.044715 * x**3)
     torch.testing.assert_close(module(x), 0.5 * x * (1 + inner.tanh()))
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("gelu", lambda h: h * 0.5 * (1 + torch.erf(h / 2**0.5))),
+        ("relu", lambda h: h.clamp_min(0)),
+        ("squared_relu", lambda h: h.clamp_min(0) ** 2),
+        ("geglu", lambda h: h[:, :6] * h[:, 6:] * 0.5 * (1 + torch.erf(h[:, 6:] / 2**0.5))),
+    ],
+)
+def test_other_activations(activation: Activation, expected: Callable[[Tensor], Tensor]) -> None:
+    module = MLP(3, widening_factor=2, activation=activation)
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(module(x), module.output(expected(module.hidden(x))))
+    block = SelfAttention(8, num_heads=2, activation=activation)
+    assert block.mlp.activation == activation
+
+
+def test_an_activation_that_there_is_not() -> None:
+    with unchecked(), pytest.raises(ValueError, match=r"activation \('swish'\) must be one of 'gelu_tanh', 'gelu'"):
+        MLP(3, activation="swish")  # type: ignore[arg-type]
+
+
+def test_layers_without_biases() -> None:
+    for block in (
+        SelfAttention(8, num_heads=2, qkv_bias=False, output_bias=False, mlp_bias=False),
+        CrossAttention(8, 6, num_heads=2, qkv_bias=False, output_bias=False, mlp_bias=False),
+    ):
+        biases = [name for name, _ in block.named_parameters() if name.endswith("bias")]
+        assert biases
+        assert all("norm" in name for name in biases)
+    attention = Attention(8, 6, num_heads=2, qkv_bias=False)
+    assert attention.query.bias is attention.key.bias is attention.value.bias is None
+    assert attention.output.bias is not None
+
+
+def test_masks_that_broadcast() -> None:
+    query, key, value = (torch.randn(2, 3, rows, 4) for rows in (5, 7, 7))
+    for shape in ((1, 1, 7), (2, 1, 7), (2, 5, 1), (1, 5, 1), (2, 5, 7), (1, 1, 1)):
+        mask = torch.rand(shape) > 0.4
+        whole = mask.expand(2, 5, 7)
+        torch.testing.assert_close(attend(query, key, value, mask), attend(query, key, value, whole))
+
+
+def test_rows_of_nothing_have_no_gradient_and_no_nan() -> None:
+    tensors = [torch.randn(2, 3, rows, 4, requires_grad=True) for rows in (5, 7, 7)]
+    mask = torch.rand(2, 5, 7) > 0.5
+    mask[0] = False
+    attend(*tensors, mask).square().sum().backward()
+    for tensor in tensors:
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad[0].eq(0).all()

@@ -18,9 +18,6 @@ CORE = {
         *("position_encoding", "initializers", "patches", "convolutions"),
     )
 }
-# The fast paths that are still woven through the core; empty once they come off.
-TODAY = {f"perceiver_io.{name}" for name in ("association", "kernels", "linear", "image_ops")}
-TODAYS_CYCLE = {("perceiver_io.association", "perceiver_io.attention")}
 
 
 def imported(module: str) -> set[str]:
@@ -39,7 +36,7 @@ def imported(module: str) -> set[str]:
 @pytest.mark.parametrize("module", sorted(CORE & FILES.keys()))
 def test_the_core_imports_the_core_alone(module: str) -> None:
     ours = {name for name in imported(module) if name.partition(".")[0] == "perceiver_io"}
-    assert ours <= CORE | TODAY
+    assert ours <= CORE
 
 
 def test_the_library_does_not_import_what_surrounds_it() -> None:
@@ -54,5 +51,4 @@ def test_there_is_no_cycle() -> None:
         # Importing a module runs the packages that it lies in, unless they are being imported already.
         packages = {".".join(name.split(".")[:end]) for name in graph[module] for end in range(1, name.count(".") + 1)}
         graph[module] |= {name for name in packages if not f"{module}.".startswith(f"{name}.")}
-        graph[module] -= {target for source, target in TODAYS_CYCLE if source == module}
     TopologicalSorter(graph).prepare()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO, ProjectionDecoder
+from perceiver_io import MultimodalPreprocessor, PerceiverDecoder, PerceiverEncoder, PerceiverIO, ProjectionDecoder
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding, Points
 from perceiver_io.postprocessors import (
     AudioPostprocessor,
@@ -240,11 +240,28 @@ def test_no_points_are_no_outputs(model: PerceiverIO, chunk_size: int | None) ->
     assert outputs.shape[:2] == (3, 0)
 
 
-def test_positions_and_generator_pass_through_forward() -> None:
+def test_positions_pass_through_forward() -> None:
     module = compositions()["fourier"].eval()
     x, positions = images(), torch.rand(3, 12, 2)
     encoding = module.encode(x, positions=positions)
-    torch.testing.assert_close(module(x, positions=positions, generator=torch.Generator()), module.decode(encoding))
+    torch.testing.assert_close(module(x, positions=positions), module.decode(encoding))
+
+
+def test_masked_tokens_pass_through_or_are_refused() -> None:
+    with pytest.raises(ValueError, match="masked names tokens that a mask token replaces, and there is none"):
+        compositions()["fourier"](images(), masked=torch.ones(3, 12, dtype=torch.bool))
+    stem = {"sight": Preprocessor(Pixels(2), FourierPositionEncoding((3, 4), num_bands=2))}
+    preprocessor = MultimodalPreprocessor(stem, mask_probs={"sight": 0.0})
+    module = PerceiverIO(
+        encoder(preprocessor.num_channels),
+        PerceiverDecoder(14, 12, output_channels=2),
+        preprocessor,
+        PositionQuery(FourierPositionEncoding((6, 7), num_bands=3)),
+    ).eval()
+    x, chosen = images(), torch.ones(3, 12, dtype=torch.bool)
+    masked = module({"sight": x}, masked={"sight": chosen})
+    torch.testing.assert_close(masked, module({"sight": torch.randn_like(x)}, masked={"sight": chosen}))
+    assert not torch.allclose(masked, module({"sight": x}))
 
 
 def test_errors() -> None:

@@ -34,7 +34,7 @@ def test_number_of_parameters(preset: str) -> None:
         ("bert", {}, "there is no preset 'bert'; presets are language, imagenet-fourier"),
         ("language", {"layers": 3}, "LanguageConfig has no field layers; its fields are"),
         ("language", {"num_latents": 0}, r"num_latents \(0\) must be a positive integer"),
-        ("language", {"num_self_attend_heads": 3}, r"num_self_attend_heads \(3\) must divide qk_channels \(256\)"),
+        ("language", {"num_decoder_heads": 3}, r"num_decoder_heads \(3\) must divide qk_channels \(256\)"),
         ("imagenet-conv", {"featurizer": "vit"}, r"featurizer \('vit'\) must be one of 'conv', 'pixels', 'conv1x1'"),
         ("imagenet-conv", {"image_size": (224,)}, r"image_size \(224,\) must have 2 entries"),
         ("imagenet-conv", {"image_size": 224}, "image_size 224 must have 2 entries"),

@@ -53,7 +53,7 @@ def undo_accelerate(model: Model) -> Model:
     """Makes a model plain again, in place, and returns it."""
     for module in model.modules():
         if isinstance(module, FastDecoding):
-            module.__class__ = module.plain_class
+            module.__class__ = module.plain_class  # type: ignore[assignment]
         elif type(module) in _PLAIN:
             module.__class__ = _PLAIN[type(module)]
     return model

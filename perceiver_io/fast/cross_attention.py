@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import Attention, CrossAttention
+from perceiver_io.attention import MLP, Attention, CrossAttention
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
@@ -239,7 +239,7 @@ class _LookUp:
             return x + block.mlp(normed)
         if self.hidden_readout is None:
             return self.readout(x + block.mlp(normed))
-        return product(x, self.readout.weight) + self.hidden_readout(block.mlp.activated(normed))
+        return product(x, self.readout.weight) + self.hidden_readout(_activated(block.mlp, normed))
 
     def _normalised(self, queries: Tensor) -> Tensor:
         """Rows that meet `key_rows`: normalised queries, the padding's share of these in two columns."""
@@ -268,6 +268,11 @@ def _composes(block: CrossAttention, readout: AffineMap) -> bool:
     )
 
 
+def _activated(mlp: MLP, x: Tensor) -> Tensor:
+    assert isinstance(mlp, FastMLP)
+    return mlp.activated(x)
+
+
 def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> Float[Tensor, "*batch channels"]:
     """Appends shared channels to all rows."""
     if padding is None:
@@ -275,9 +280,7 @@ def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> F
     return torch.cat([rows, padding.expand(*rows.shape[:-1], -1)], dim=-1)
 
 
-def _examples(
-    queries: Tensor, inputs: Tensor, mask: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def _examples(queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Cuts a batch into what is worked through at a time: single examples on a CPU, all of them elsewhere."""
     if inputs.device.type == "cuda":
         yield queries, inputs, mask

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.fast.cross_attention import FastCrossAttention, associates, look_up, looks_up_cheaply
+from perceiver_io.fast.cross_attention import FastCrossAttention, associates, look_up, looks_up_cheaply, pad
 from perceiver_io.fast.gate import are_alike, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.linear import AffineMap
 from perceiver_io.multimodal import ChannelPadding, MultimodalPostprocessor, MultimodalQuery
@@ -28,6 +28,7 @@ from perceiver_io.postprocessors import (
     ProjectionPostprocessor,
     TiedEmbeddingPostprocessor,
 )
+from perceiver_io.preprocessors import InputTokens
 
 # The linear layers that outputs are given to, by modality; None where there is one modality, or no such layer.
 Readouts = Mapping[str | None, AffineMap | None]
@@ -60,26 +61,28 @@ class FastDecoding(PerceiverIO):
         )
 
     def _decode_chunk(self, encoding: Encoding, points: Any, query_mask: Tensor | None, readouts: Readouts) -> Tensor:
-        query, padding = self.output_query, None
-        (name,) = points if isinstance(query, MultimodalQuery) else (None,)
-        if isinstance(query, MultimodalQuery) and is_untouched(query, query.padding):
-            queries = query.of_modality(name, points[name], encoding.inputs)
-            padding = query.padding.get_parameter(name)
-        else:
-            queries = query(points, encoding.inputs)
+        name, queries, padding = self._queries(points, encoding.inputs)
         readout = readouts.get(name)
         folded = _decode_folded(self.decoder, queries, encoding.latents, query_mask, padding, readout)
         if folded is not None:
             return folded
-        if padding is not None:
-            queries = query.padding(name, queries)
-        outputs = self.decoder(queries, encoding.latents, query_mask)
-        return outputs if readout is None or not are_alike(outputs, *readout) else readout(outputs)
+        outputs = self.decoder(pad(queries, padding), encoding.latents, query_mask)
+        return outputs if readout is None else readout(outputs)
+
+    def _queries(self, points: Any, inputs: InputTokens | None) -> tuple[str | None, Tensor, Tensor | None]:
+        """A chunk's modality, its queries and, separately where that is possible, the channels that these share."""
+        query = self.output_query
+        if not isinstance(query, MultimodalQuery):
+            return None, query(points, inputs), None
+        (name,) = points
+        if not is_untouched(query, query.padding):
+            return name, query(points, inputs), None
+        return name, query.of_modality(name, points[name], inputs), query.padding.vector(name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles name the model's own class, which can be imported."""
-        _, _, *state = super().__reduce_ex__(max(int(protocol), 2))
-        return _new_accelerated, (self.plain_class,), *state
+        reduced = super().__reduce_ex__(max(int(protocol), 2))
+        return _new_accelerated, (self.plain_class,), *reduced[2:]
 
 
 def accelerated_class(plain_class: type[PerceiverIO]) -> type[FastDecoding]:
@@ -151,11 +154,12 @@ def _split(postprocessor: nn.Module) -> tuple[Readouts, OutputPostprocessor]:
     """Splits a postprocessor into the linear layers that it begins with and the rest of it."""
     if isinstance(postprocessor, MultimodalPostprocessor) and is_untouched(postprocessor):
         parts = {name: _split(module) for name, module in postprocessor.modalities.items()}
-        readouts = {name: readout[None] for name, (readout, _) in parts.items()}
+        readouts: Readouts = {name: readout[None] for name, (readout, _) in parts.items()}
         return readouts, MultimodalPostprocessor({name: rest for name, (_, rest) in parts.items()})
-    if type(postprocessor) in _REST and is_untouched(postprocessor):
-        layer = postprocessor if isinstance(postprocessor, TiedEmbeddingPostprocessor) else postprocessor.linear
-        if layer is postprocessor or is_untouched(layer):
-            return {None: AffineMap(layer.weight, layer.bias)}, _REST[type(postprocessor)]()
     assert isinstance(postprocessor, OutputPostprocessor)
-    return {None: None}, postprocessor
+    readout = None
+    if type(postprocessor) in _REST and is_untouched(postprocessor):
+        layer: Any = postprocessor if isinstance(postprocessor, TiedEmbeddingPostprocessor) else postprocessor.linear
+        if layer is postprocessor or is_untouched(layer):
+            readout = AffineMap(layer.weight, layer.bias)
+    return {None: readout}, postprocessor if readout is None else _REST[type(postprocessor)]()

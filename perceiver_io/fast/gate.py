@@ -1,4 +1,4 @@
-"""What the fast layer assumes of a call, in one place. Where an assumption does not hold, modules are called as they are.
+"""All that the fast layer assumes of a call. Where an assumption does not hold, modules are called as they are.
 
 Fast paths bracket products otherwise and read weights past the layers that own them. That is the same function only if
 
@@ -35,7 +35,7 @@ def is_plain_inference(*tensors: Tensor) -> bool:
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or (not first.is_meta and torch.is_autocast_enabled(first.device.type))
@@ -43,7 +43,7 @@ def is_plain_inference(*tensors: Tensor) -> bool:
 
 
 def are_alike(*tensors: Tensor | None) -> bool:
-    """Whether tensors are PyTorch's own, not empty, and of one floating dtype on one device; None counts for nothing."""
+    """Whether tensors are PyTorch's own, not empty, of one floating dtype and on one device; None does not count."""
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
     return first.is_floating_point() and all(
@@ -72,11 +72,13 @@ def drops(*modules: nn.Module) -> bool:
 
 
 def _global_hooks() -> bool:
-    """Whether hooks run on all modules, other than those that only note which module runs (PyTorch's counter of work)."""
+    """Whether hooks run on all modules, other than those that note which module runs (PyTorch's counter of work)."""
     kinds: Iterable[dict[Any, Any]] = (
         torch_module._global_forward_hooks,
         torch_module._global_forward_pre_hooks,
         torch_module._global_backward_hooks,
         torch_module._global_backward_pre_hooks,
     )
-    return any(not isinstance(getattr(hook, "__self__", None), ModuleTracker) for kind in kinds for hook in kind.values())
+    return any(
+        not isinstance(getattr(hook, "__self__", None), ModuleTracker) for kind in kinds for hook in kind.values()
+    )

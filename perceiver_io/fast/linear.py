@@ -26,9 +26,7 @@ def product(
     if _onednn_serves(x, weight, bias):
         algorithm = "tanh" if activation == "gelu" else ""
         # Of strided factors oneDNN makes a product a hundred times slower.
-        return torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), weight.contiguous(), bias, activation, [], algorithm
-        )
+        return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), bias, activation, [], algorithm)
     result = F.linear(x, weight, bias)
     return F.gelu(result, approximate="tanh") if activation == "gelu" else result
 
@@ -45,11 +43,9 @@ def batched_product(
     return result if bias is None else result + bias
 
 
-def apply_linear(
-    layer: nn.Module, x: Float[Tensor, "*batch in_features"]
-) -> Float[Tensor, "*batch out_features"]:
+def apply_linear(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
     """Maps x to `layer(x)`, by the faster product if the layer is a linear one and nothing else."""
-    if is_untouched(layer) and are_alike(x, layer.weight, layer.bias):
+    if isinstance(layer, nn.Linear) and is_untouched(layer) and are_alike(x, layer.weight, layer.bias):
         return product(x, layer.weight, layer.bias)
     return layer(x)
 

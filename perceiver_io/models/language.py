@@ -59,7 +59,9 @@ class LanguagePerceiver(PerceiverIO):
                 concat_or_add_pos="add",
             ),
             encoder=config.encoder(
-                config.embed_channels, qk_channels=config.qk_channels, v_channels=config.num_latent_channels,
+                config.embed_channels,
+                qk_channels=config.qk_channels,
+                v_channels=config.num_latent_channels,
             ),
             output_query=PositionQuery(LearnedPositionEncoding(config.max_seq_len, config.embed_channels)),
             decoder=PerceiverDecoder(

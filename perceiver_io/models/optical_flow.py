@@ -9,8 +9,8 @@ from torch import Tensor
 
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.models.config import EncoderConfig
-from perceiver_io.perceiver import PerceiverIO, Progress
 from perceiver_io.patches import patches_for_flow
+from perceiver_io.perceiver import PerceiverIO, Progress
 from perceiver_io.position_encoding import FourierPositionEncoding
 from perceiver_io.preprocessors import Patches, Preprocessor
 from perceiver_io.queries import InputQuery

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.encoder import PerceiverEncoder
-from perceiver_io.patches import patches_for_flow
 from perceiver_io.models import OpticalFlowConfig, OpticalFlowPerceiver
+from perceiver_io.patches import patches_for_flow
 from perceiver_io.position_encoding import FourierPositionEncoding
 from perceiver_io.preprocessors import Patches, Preprocessor
 
@@ -124,7 +124,9 @@ def _whiten(layer: torch.nn.Linear | None, patches: Float[Tensor, "pairs 2 chann
     layer.bias.copy_(-layer.weight @ rows.mean(0))
 
 
-def _compare(query: torch.nn.Linear, query_channels: slice, key: torch.nn.Linear, key_channels: slice, gain: float) -> None:
+def _compare(
+    query: torch.nn.Linear, query_channels: slice, key: torch.nn.Linear, key_channels: slice, gain: float
+) -> None:
     """Makes the channels of both sides a part of the scores: query · key grows by `gain` times their product."""
     for layer, channels in ((query, query_channels), (key, key_channels)):
         layer.weight.mul_(_RANDOM_SHARE)

@@ -1,0 +1,557 @@
+"""Accelerated equals plain, in every mode, however a model is changed, wrapped or called; also in what it refuses."""
+
+import copy
+import io
+import pickle
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.utils.prune as prune
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import perceiver_io
+from perceiver_io import (
+    MLP,
+    Attention,
+    CrossAttention,
+    PerceiverDecoder,
+    PerceiverEncoder,
+    PerceiverIO,
+    SelfAttention,
+    accelerate,
+    plain,
+    undo_accelerate,
+)
+from perceiver_io.fast.attention import FastAttention, FastMLP
+from perceiver_io.fast.cross_attention import FastCrossAttention
+from perceiver_io.fast.decoding import FastDecoding
+from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
+from perceiver_io.postprocessors import AudioPostprocessor, ClassificationPostprocessor, ProjectionPostprocessor
+from perceiver_io.preprocessors import Pixels, Preprocessor
+from perceiver_io.queries import PositionQuery
+from tests.randomised import randomised
+from tests.small_models import SMALL, small_inputs
+from tests.unchecked import unchecked
+
+FAST = (FastAttention, FastMLP, FastCrossAttention, FastDecoding)
+
+
+@pytest.fixture(params=SMALL)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def pair(name: str) -> tuple[PerceiverIO, PerceiverIO]:
+    """A plain model and an accelerated one with the same weights."""
+    torch.manual_seed(0)
+    model = randomised(undo_accelerate(perceiver_io.create_model(name, **SMALL[name])))
+    return model, accelerate(copy.deepcopy(model))
+
+
+def outputs_of(model: Callable[..., Any], *inputs: Any) -> list[Tensor]:
+    outputs = model(*inputs)
+    return list(outputs.values()) if isinstance(outputs, dict) else [outputs]
+
+
+def assert_equal(actual: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        if not ours.numel():
+            continue
+        spread = theirs.float().std() if theirs.numel() > 1 else theirs.float().abs().max()
+        # Parity tests have the project's bar; here weights are large and ill-conditioned (3e-5 measured), and what goes
+        # wrong is off by a tenth of a std and more.
+        assert (ours - theirs).abs().max() <= 1e-4 * spread + 1e-6
+
+
+def fast_modules(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, FAST)]
+
+
+def test_a_model_of_ones_own_is_plain_until_asked_and_presets_are_fast() -> None:
+    own = PerceiverIO(
+        PerceiverEncoder(4, num_latents=5, num_latent_channels=8), PerceiverDecoder(6, 8, output_channels=2)
+    )
+    assert not fast_modules(own)
+    assert fast_modules(accelerate(own))
+    assert fast_modules(perceiver_io.create_model("language", **SMALL["language"]))
+    assert fast_modules(perceiver_io.load_model("tiny-language"))
+
+
+def test_classes_come_and_go_and_nothing_else_changes(name: str) -> None:
+    model, fast = pair(name)
+    assert isinstance(fast, type(model))
+    assert type(fast).__name__ == type(model).__name__
+    assert repr(fast).replace("Fast", "") == repr(model)
+    assert list(fast.state_dict()) == list(model.state_dict())
+    assert accelerate(fast) is fast
+    types = [type(module) for module in fast.modules()]
+    with plain(fast) as same:
+        assert same is fast
+        assert not fast_modules(fast)
+    assert [type(module) for module in fast.modules()] == types
+    undo_accelerate(fast)
+    assert [type(module) for module in fast.modules()] == [type(module) for module in model.modules()]
+
+
+def test_the_fast_paths_are_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the other tests against comparing plain with plain."""
+    calls = []
+    for module in ("attention", "cross_attention", "decoding"):
+        target = getattr(perceiver_io.fast, module)
+        for function in ("product", "look_up", "gather"):
+            if hasattr(target, function):
+                original = getattr(target, function)
+                monkeypatch.setattr(
+                    target,
+                    function,
+                    lambda *args, original=original, function=function: calls.append(function) or original(*args),
+                )
+    model = pair(name)[1]
+    inputs = small_inputs(model)
+    with torch.no_grad():
+        model(*inputs)
+    assert "product" in calls
+    if name != "language":  # several heads
+        assert {"look_up", "gather"} & set(calls)
+    calls.clear()
+    model(*inputs)
+    assert not calls
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_outputs(name: str, mode: Callable[[], Any]) -> None:
+    model, fast = pair(name)
+    for batch in (1, 3):
+        inputs = small_inputs(model, batch)
+        with mode():
+            assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+# Other ways for the weights to be others than they were.
+
+
+def _load(model: nn.Module, other: dict[str, Tensor]) -> None:
+    model.load_state_dict(other)
+
+
+def _assign(model: nn.Module, other: dict[str, Tensor]) -> None:
+    model.load_state_dict(other, assign=True)
+
+
+def _data(model: nn.Module, other: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(other[name])
+
+
+def _numpy(model: nn.Module, other: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.detach().numpy()[...] = other[name].numpy()
+
+
+def _new_parameters(model: nn.Module, other: dict[str, Tensor]) -> None:
+    for name, _ in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, nn.Parameter(other[name].clone()))
+
+
+@pytest.mark.parametrize("change", [_load, _assign, _data, _numpy, _new_parameters])
+def test_changed_weights_are_seen(name: str, change: Callable[[nn.Module, dict[str, Tensor]], None]) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    other = {key: value.clone() for key, value in randomised(copy.deepcopy(model)).state_dict().items()}
+    with torch.inference_mode():
+        outputs_of(fast, *inputs)
+    model.load_state_dict(other)
+    change(fast, other)
+    with torch.no_grad():
+        assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+        called = torch.func.functional_call(accelerate(copy.deepcopy(fast)), other, inputs)
+        assert_equal(outputs_of(lambda: called), outputs_of(model, *inputs))
+
+
+# What others do to layers. Each takes a linear layer and returns what stands in its place.
+
+
+class LowRank(nn.Module):
+    """An adapter as libraries build them: the layer, whose weight it shows, and a product of two thin matrices."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.down = nn.Parameter(0.3 * torch.randn(2, base.in_features))
+        self.up = nn.Parameter(0.3 * torch.randn(base.out_features, 2))
+        self.in_features, self.out_features = base.in_features, base.out_features
+
+    weight = property(lambda self: self.base_layer.weight)
+    bias = property(lambda self: self.base_layer.bias)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self.base_layer(x, *args, **kwargs) + x @ self.down.T @ self.up.T
+
+
+class Subclass(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1
+
+
+class Double(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+class Marked(Tensor):
+    """A tensor subclass, as quantised and sharded weights are."""
+
+
+def _hook(layer: nn.Linear) -> nn.Module:
+    layer.register_forward_hook(lambda module, args, output: 1.3 * output)
+    return layer
+
+
+def _pre_hook(layer: nn.Linear) -> nn.Module:
+    layer.register_forward_pre_hook(lambda module, args: (1.3 * args[0],))
+    return layer
+
+
+def _subclass(layer: nn.Linear) -> nn.Module:
+    layer.__class__ = Subclass
+    return layer
+
+
+def _own_forward(layer: nn.Linear) -> nn.Module:
+    layer.forward = lambda x: 1.3 * nn.functional.linear(x, layer.weight, layer.bias)  # type: ignore[method-assign]
+    return layer
+
+
+def _parametrized(layer: nn.Linear) -> nn.Module:
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", Double())
+    return layer
+
+
+def _weight_norm(layer: nn.Linear) -> nn.Module:
+    return torch.nn.utils.parametrizations.weight_norm(layer)
+
+
+def _prune(layer: nn.Linear) -> nn.Module:
+    prune.random_unstructured(layer, "weight", 0.5)
+    with torch.no_grad():
+        layer.weight_orig.mul_(1.5)  # seen by the hook only
+    return layer
+
+
+def _marked(layer: nn.Linear) -> nn.Module:
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Marked))
+    return layer
+
+
+def _same(layer: nn.Linear) -> nn.Module:
+    twin = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    twin.load_state_dict({key: 1.1 * value for key, value in layer.state_dict().items()})
+    return twin
+
+
+WRAPPERS = [
+    LowRank,
+    _hook,
+    _pre_hook,
+    _subclass,
+    _own_forward,
+    _parametrized,
+    _weight_norm,
+    _prune,
+    _marked,
+    _same,
+]
+ROLES = ("query", "key", "value", "output", "hidden", "linear", "projection")
+
+
+def wrap(model: nn.Module, wrapper: Callable[[nn.Linear], nn.Module], roles: tuple[str, ...]) -> int:
+    """Wraps the linear layers of these names; returns how many there were."""
+    count = 0
+    for path, layer in list(model.named_modules()):
+        owner, _, leaf = path.rpartition(".")
+        if type(layer) is nn.Linear and leaf in roles:
+            setattr(model.get_submodule(owner), leaf, wrapper(layer))
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_layers_are_called(name: str, wrapper: Callable[[nn.Linear], nn.Module]) -> None:
+    for roles in (*((role,) for role in ROLES[:5]), ROLES):
+        model, fast = pair(name)
+        for either in (model, fast):
+            torch.manual_seed(1)
+            assert wrap(either, wrapper, roles)
+        inputs = small_inputs(model)
+        with torch.no_grad():
+            assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+HOOKABLE = (nn.LayerNorm, Attention, MLP, CrossAttention, SelfAttention, PerceiverDecoder, ProjectionPostprocessor)
+
+
+@pytest.mark.parametrize("kind", HOOKABLE)
+def test_hooks_on_any_module_act(kind: type[nn.Module]) -> None:
+    for name in SMALL:
+        model, fast = pair(name)
+        for either in (model, fast):
+            for module in either.modules():
+                if isinstance(module, kind):
+                    module.register_forward_hook(lambda module, args, output: 1.2 * output + 0.1)
+        inputs = small_inputs(model)
+        with torch.no_grad():
+            assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+def test_hooks_on_all_modules_act() -> None:
+    model, fast = pair("optical-flow")
+    inputs = small_inputs(model)
+
+    def double(module: nn.Module, args: Any, output: Any) -> Any:
+        return 2 * output if isinstance(module, nn.Linear) else None
+
+    handle = nn.modules.module.register_module_forward_hook(double)
+    try:
+        with torch.no_grad():
+            assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions(name: str, dtype: torch.dtype) -> None:
+    model, fast = (either.to(dtype) for either in pair(name))
+    inputs = [given.to(dtype) if given.is_floating_point() else given for given in small_inputs(model)]
+    with torch.no_grad():
+        ours, theirs = outputs_of(fast, *inputs), outputs_of(model, *inputs)
+    if dtype == torch.float64:
+        assert all((a - b).abs().max() < 1e-12 * b.std() for a, b in zip(ours, theirs, strict=True))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == dtype
+        assert (a - b).abs().max() < {torch.float64: 1e-12, torch.float16: 0.05, torch.bfloat16: 0.3}[dtype] * b.std()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # what PyTorch's own derivatives use
+def test_forward_derivatives_without_gradients() -> None:
+    model, fast = pair("imagenet-fourier")
+    images, direction = torch.randn(2, 2, 3, *model.config.image_size)
+    derivatives = []
+    for either in (model, fast):
+        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(images, direction)
+            derivatives.append(torch.autograd.forward_ad.unpack_dual(either(dual)).tangent)
+    assert derivatives[1] is not None
+    assert_equal([derivatives[1]], [derivatives[0]])
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch has no batching rule for fused attention
+def test_function_transforms_and_tracing_without_gradients() -> None:
+    model, fast = pair("imagenet-fourier")
+    images = torch.randn(3, 2, 3, *model.config.image_size)
+    with torch.no_grad(), unchecked():
+        assert_equal([torch.vmap(fast)(images)], [torch.stack([model(batch) for batch in images])])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(fast, images[0], check_trace=False)
+        assert_equal([traced(images[1])], [model(images[1])])
+
+
+def test_gradients_are_those_of_the_plain_model(name: str) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    for either in (model, fast):
+        either.train()
+        sum(output.square().mean() for output in outputs_of(either, *inputs)).backward()
+    for ours, theirs in zip(fast.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_copies_and_pickles_are_fast_and_on_their_own(name: str) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    file = io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    twins = [
+        copy.deepcopy(fast),
+        copy.copy(fast),
+        pickle.loads(pickle.dumps(fast)),
+        torch.load(file, weights_only=False),
+    ]
+    for twin in twins:
+        assert type(twin) is type(fast)
+        assert isinstance(twin, FastDecoding)
+        with torch.no_grad():
+            assert_equal(outputs_of(twin, *inputs), outputs_of(model, *inputs))
+    undo_accelerate(twins[0])
+    assert fast_modules(fast)
+
+
+def test_quantised_layers_are_found_and_called() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("imagenet-fourier", "language"):
+            model, fast = (
+                torch.ao.quantization.quantize_dynamic(either, {nn.Linear}, dtype=torch.qint8) for either in pair(name)
+            )
+            quantised = [module for module in fast.modules() if "quantized" in type(module).__module__]
+            assert len(quantised) >= 10
+            inputs = small_inputs(model)
+            with torch.no_grad():
+                assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+def test_classes_of_ones_own_keep_their_forward() -> None:
+    class Doubled(CrossAttention):
+        def forward(self, *args: Any) -> Tensor:
+            return 2 * super().forward(*args)
+
+    block = accelerate(randomised(Doubled(6, 8, num_heads=1)))
+    assert type(block) is Doubled
+    plain_block = CrossAttention(6, 8, num_heads=1)
+    plain_block.load_state_dict(block.state_dict())
+    queries, inputs = torch.randn(1, 3, 6), torch.randn(2, 500, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(block(queries, inputs), 2 * plain_block.eval()(queries, inputs))
+
+
+# Random compositions, called rightly and wrongly.
+
+
+def composition(choose: random.Random) -> PerceiverIO:
+    """A model that maps images of 9×11 pixels to outputs of one modality or of three."""
+    heads = choose.choice([1, 1, 2])
+    stem = Preprocessor(Pixels(2), FourierPositionEncoding((9, 11), num_bands=2))
+    channels = stem.num_channels
+    encoder = PerceiverEncoder(
+        channels,
+        num_latents=choose.randint(1, 6),
+        num_latent_channels=12,
+        num_self_attends_per_block=1,
+        rounds=choose.choice([perceiver_io.perceiver_io_rounds(2), perceiver_io.perceiver_rounds(3)]),
+        num_cross_attend_heads=heads,
+        num_self_attend_heads=3,
+        use_query_residual=choose.choice([True, False]),
+        activation=choose.choice(["gelu_tanh", "gelu", "geglu", "squared_relu"]),
+        shape_for_attn=choose.choice(["q", "kv"]) if channels % heads == 0 else "q",
+    )
+    fourier = PositionQuery(FourierPositionEncoding((20, 30), num_bands=3))
+    learned = PositionQuery(LearnedPositionEncoding(50, 8))
+    single = PositionQuery(LearnedPositionEncoding(1, 8))
+    residual = choose.choice([True, False])
+    output_channels = choose.choice([None, 9])
+
+    def decoder(query_channels: int) -> PerceiverDecoder:
+        return PerceiverDecoder(
+            query_channels, 12, output_channels=output_channels, num_heads=heads, use_query_residual=residual
+        )
+
+    if choose.choice([True, False]):
+        width = 14 + 2
+        ends = output_channels or width
+        return PerceiverIO(
+            encoder,
+            decoder(width),
+            stem,
+            {"picture": fourier, "sound": learned, "name": single},
+            {
+                "picture": ProjectionPostprocessor(ends, 3),
+                "sound": AudioPostprocessor(ends, 4),
+                "name": ClassificationPostprocessor(ends, 7),
+            },
+        )
+    postprocessor = ProjectionPostprocessor(output_channels or 14, 3) if choose.choice([True, False]) else None
+    return PerceiverIO(encoder, decoder(14), stem, fourier, postprocessor)
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """The result of a call, or that it fails."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    batch=st.integers(0, 3),
+    points=st.sampled_from(["all", "none", "some", "each", "of another batch", "coordinates"]),
+    input_mask=st.sampled_from(["none", "random", "of another batch", "nothing", "too long"]),
+    query_mask=st.sampled_from(["none", "random", "of another batch"]),
+    chunk_size=st.sampled_from([None, 7, 1000]),
+)
+def test_accelerated_equals_plain_also_in_what_it_refuses(
+    seed: int,
+    batch: int,
+    points: str,
+    input_mask: str,
+    query_mask: str,
+    chunk_size: int | None,
+) -> None:
+    torch.manual_seed(seed)
+    model = randomised(composition(random.Random(seed)))
+    images = torch.randn(batch, 2, 9, 11)
+    masks = {
+        "none": None,
+        "random": torch.rand(batch, 99) > 0.5,
+        "of another batch": torch.rand(batch + 2, 99) > 0.5,
+        "nothing": torch.zeros(batch, 99, dtype=torch.bool),
+        "too long": torch.rand(batch, 100) > 0.5,
+    }
+    where: Any = {
+        "all": None,
+        "none": torch.zeros(0, dtype=torch.long),
+        "some": torch.randint(50, (40,)),
+        "each": torch.randint(50, (batch, 40)),
+        "of another batch": torch.randint(50, (batch + 2, 40)),
+        "coordinates": torch.rand(batch, 40, 2),
+    }[points]
+    several = model.output_query.num_channels == 16
+    number = 600 if where is None else where.shape[-2 if points == "coordinates" else -1]
+    wanted: Any = {
+        "none": None,
+        "random": torch.rand(batch, number) > 0.5,
+        "of another batch": torch.rand(batch + 2, number) > 0.5,
+    }[query_mask]
+    if several:
+        where = None if where is None else {"picture": where}
+        wanted = None if wanted is None else {"picture": wanted}
+    fast = accelerate(copy.deepcopy(model))
+
+    def call(either: PerceiverIO) -> Any:
+        with torch.no_grad():
+            return outputs_of(
+                lambda: either(images, masks[input_mask], where, query_mask=wanted, chunk_size=chunk_size)
+            )
+
+    with unchecked():
+        expected, actual = outcome(lambda: call(model)), outcome(lambda: call(fast))
+    if isinstance(expected, type) or isinstance(actual, type):
+        assert actual == expected
+    else:
+        assert_equal(actual, expected)
+
+
+@pytest.mark.parametrize(("queries", "inputs"), [(1, 300), (5, 300), (1, 1), (300, 1), (300, 5)])
+@pytest.mark.parametrize("along", ["both", "queries", "inputs", "neither"])
+def test_masks_of_any_shape(queries: int, inputs: int, along: str) -> None:
+    block = randomised(CrossAttention(6, 8, num_heads=1))
+    fast = accelerate(copy.deepcopy(block))
+    mask = (
+        torch.rand(3, queries if along in ("both", "queries") else 1, inputs if along in ("both", "inputs") else 1)
+        > 0.4
+    )
+    rows, seen = torch.randn(3, queries, 6), torch.randn(3, inputs, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(rows, seen, mask), block(rows, seen, mask), rtol=1e-4, atol=1e-5)

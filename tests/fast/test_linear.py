@@ -1,0 +1,53 @@
+"""Products by oneDNN, and affine maps."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what reading the flags says on any machine
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_the_same_with_and_without_onednn(activation: str, bias: bool) -> None:
+    x, weight = torch.randn(3, 5, 7).transpose(0, 1), torch.randn(7, 4).T
+    shift = torch.randn(4) if bias else None
+    expected = F.linear(x, weight, shift)
+    if activation == "gelu":
+        expected = F.gelu(expected, approximate="tanh")
+    with torch.inference_mode():
+        torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
+        with torch.backends.mkldnn.flags(enabled=False):
+            torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "weights"), [(1, 1), (1, 3), (3, 1), (3, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batched_products(rows: int, weights: int, bias: bool) -> None:
+    x, factors = torch.randn(rows, 5, 7), torch.randn(weights, 4, 7)
+    shift = torch.randn(weights, 1, 4) if bias else None
+    expected = torch.einsum(
+        "bri,boi->bro", x.expand(max(rows, weights), -1, -1), factors.expand(max(rows, weights), -1, -1)
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(batched_product(x, factors, shift), expected if shift is None else expected + shift)
+
+
+def test_affine_maps_compose() -> None:
+    first, second = AffineMap(torch.randn(4, 6), torch.randn(4)), AffineMap(torch.randn(3, 4), torch.randn(3))
+    x = torch.randn(5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(second.after(first)(x), second(first(x)))
+        unbiased = second.after(AffineMap(first.weight, None))
+        torch.testing.assert_close(unbiased(x), second(F.linear(x, first.weight)))
+
+
+def test_a_layer_that_is_more_than_its_weight_is_called() -> None:
+    layer, x = nn.Linear(3, 4), torch.randn(2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(apply_linear(layer, x), layer(x))
+        layer.register_forward_hook(lambda module, args, output: 2 * output)
+        torch.testing.assert_close(apply_linear(layer, x), 2 * F.linear(x, layer.weight, layer.bias))
+        torch.testing.assert_close(apply_linear(nn.Identity(), x), x)
