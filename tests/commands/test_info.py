@@ -34,7 +34,7 @@ def test_a_preset(run_json: Callable[..., dict[str, Any]]) -> None:
     assert title.split() == ["stage", "module", "output", "parameters", "work", "weights", "activation"]
     assert rows[2].split() == [
         *("latent", "self-attention", "26", "×", "SelfAttention", "1×256×1280"),
-        *("187,712,512", "101.2", "GFLOP", "750.9", "MB", "1.3", "MB"),
+        *("187,712,512", "101.2", "GFLOP", "750.9", "MB", "2.1", "MB"),
     ]
     assert rows[-1].split()[:5] == ["in", "all", "201,108,230", "120.9", "GFLOP"]
     # Numbers end in the same column.
