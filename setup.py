@@ -31,6 +31,8 @@ EXTRAS = {
     "download": ["gdown>=6.5.1"],
     # Running DeepMind's own code beside ours (conversion/verify_against_jax.py), and optax's LAMB.
     "parity": ["jax>=0.4.30", "dm-haiku>=0.0.12", "einops>=0.6", "optax>=0.2"],
+    # transformers itself, beside ours: the tests of taking in its models and of writing them, which need none of it.
+    "transformers": ["transformers>=5"],
 }
 # What training scripts need besides: curves, and the digits that the tiny classifier learns from.
 EXTRAS["train"] = [*EXTRAS["examples"], "scikit-learn>=1.4", "tensorboard>=2.16"]

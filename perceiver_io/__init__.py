@@ -15,6 +15,8 @@ from perceiver_io.models import (
     LanguagePerceiver,
     OpticalFlowConfig,
     OpticalFlowPerceiver,
+    TextClassificationConfig,
+    TextClassificationPerceiver,
     VideoAutoencodingConfig,
     VideoAutoencodingPerceiver,
 )
@@ -22,7 +24,7 @@ from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreproces
 from perceiver_io.perceiver import Encoding, PerceiverIO
 from perceiver_io.presets import create_config, create_model
 from perceiver_io.version import __version__
-from perceiver_io.weights import load_model, save_model
+from perceiver_io.weights import import_model, load_model, save_model
 
 __all__ = [
     "MLP",
@@ -44,12 +46,15 @@ __all__ = [
     "ProjectionDecoder",
     "Round",
     "SelfAttention",
+    "TextClassificationConfig",
+    "TextClassificationPerceiver",
     "VideoAutoencodingConfig",
     "VideoAutoencodingPerceiver",
     "__version__",
     "accelerate",
     "create_config",
     "create_model",
+    "import_model",
     "load_model",
     "perceiver_io_rounds",
     "perceiver_rounds",

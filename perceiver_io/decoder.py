@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_io.attention import CrossAttention
+from perceiver_io.attention import Activation, CrossAttention
 from perceiver_io.initializers import haiku_linear
 
 
@@ -20,7 +20,9 @@ class PerceiverDecoder(nn.Module):
         num_heads: heads of the cross-attention.
         qk_channels: width of queries and keys over all heads; default `num_latent_channels`.
         v_channels: width of the values over all heads; default as `qk_channels`.
+        widening_factor: hidden width of the MLP as a multiple of `query_channels`.
         use_query_residual: whether the queries are added to what they attended to.
+        activation: of the MLP, as there.
         zero_init_output: whether the last layer starts from zeros.
     """
 
@@ -33,7 +35,9 @@ class PerceiverDecoder(nn.Module):
         num_heads: int = 1,
         qk_channels: int | None = None,
         v_channels: int | None = None,
+        widening_factor: int = 1,
         use_query_residual: bool = False,
+        activation: Activation = "gelu_tanh",
         zero_init_output: bool = False,
     ) -> None:
         super().__init__()
@@ -43,7 +47,9 @@ class PerceiverDecoder(nn.Module):
             num_heads=num_heads,
             qk_channels=qk_channels,
             v_channels=v_channels,
+            widening_factor=widening_factor,
             use_query_residual=use_query_residual,
+            activation=activation,
         )
         self.output = None if output_channels is None else haiku_linear(query_channels, output_channels)
         if zero_init_output and self.output is not None:

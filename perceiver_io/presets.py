@@ -11,6 +11,8 @@ from perceiver_io.models import (
     LanguagePerceiver,
     OpticalFlowConfig,
     OpticalFlowPerceiver,
+    TextClassificationConfig,
+    TextClassificationPerceiver,
     VideoAutoencodingConfig,
     VideoAutoencodingPerceiver,
 )
@@ -33,6 +35,7 @@ _MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO]] = {
     LanguageConfig: LanguagePerceiver,
     ImageClassificationConfig: ImageClassificationPerceiver,
     OpticalFlowConfig: OpticalFlowPerceiver,
+    TextClassificationConfig: TextClassificationPerceiver,
     VideoAutoencodingConfig: VideoAutoencodingPerceiver,
 }
 # By the name that is saved with a model.

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from perceiver_io.encoder import PerceiverEncoder
+from perceiver_io.attention import Activation
+from perceiver_io.decoder import PerceiverDecoder
+from perceiver_io.encoder import PerceiverEncoder, Round
 
 ConfigT = TypeVar("ConfigT", bound="ModelConfig")
 
@@ -29,7 +31,7 @@ class ModelConfig:
                 object.__setattr__(self, name, tuple(value))  # JSON has no tuples
                 for size in value:
                     self._check_size(name, size)
-            elif hint is int:
+            elif hint is int or (hint == int | None and value is not None):
                 self._check_size(name, value)
             elif hint is bool and not isinstance(value, bool):
                 raise ValueError(f"{name} ({value!r}) must be true or false")
@@ -80,13 +82,21 @@ class ModelConfig:
 class EncoderConfig(ModelConfig):
     """Base of the configurations of models with a `PerceiverEncoder`.
 
+    The fields from `activation` on are for models that others trained; the released ones have the defaults.
+
     Attributes:
         num_latents: number of latents.
         num_latent_channels: channels of a latent.
-        num_self_attends_per_block: self-attention layers in the block.
-        num_blocks: how often the block is applied.
+        num_self_attends_per_block: self-attention layers in a block.
+        num_blocks: how many blocks are applied.
         num_self_attend_heads: heads of the self-attentions.
         num_cross_attend_heads: heads of the encoder's cross-attention.
+        activation: of all MLPs, see `attention.MLP`.
+        num_cross_attends: how many of the blocks, from the first on, follow a cross-attention to the inputs.
+        share_first_cross_attend: whether the first cross-attention is the same as the later ones, which always are.
+        share_first_block: whether the first block is the same as the later ones, which always are.
+        cross_attend_widening_factor: of the MLP after the encoder's cross-attention.
+        self_attend_widening_factor: of the MLPs after self-attention.
     """
 
     num_latents: int = 512
@@ -95,11 +105,34 @@ class EncoderConfig(ModelConfig):
     num_blocks: int = 8
     num_self_attend_heads: int = 8
     num_cross_attend_heads: int = 1
+    activation: Activation = "gelu_tanh"
+    num_cross_attends: int = 1
+    share_first_cross_attend: bool = True
+    share_first_block: bool = True
+    cross_attend_widening_factor: int = 1
+    self_attend_widening_factor: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_divides("num_self_attend_heads", "num_latent_channels")
         self.check_divides("num_cross_attend_heads", "num_latent_channels")
+        self.check_choice("activation", get_args(Activation))
+        if self.num_cross_attends > self.num_blocks:
+            raise ValueError(
+                f"num_cross_attends ({self.num_cross_attends}) must be at most num_blocks ({self.num_blocks}): each "
+                "cross-attention is followed by a block"
+            )
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The encoder's rounds."""
+        return tuple(
+            Round(
+                None if index >= self.num_cross_attends else int(index > 0 and not self.share_first_cross_attend),
+                int(index > 0 and not self.share_first_block),
+            )
+            for index in range(self.num_blocks)
+        )
 
     def encoder(
         self, input_channels: int, *, qk_channels: int | None = None, v_channels: int | None = None
@@ -110,9 +143,52 @@ class EncoderConfig(ModelConfig):
             num_latents=self.num_latents,
             num_latent_channels=self.num_latent_channels,
             num_self_attends_per_block=self.num_self_attends_per_block,
-            num_blocks=self.num_blocks,
+            rounds=self.rounds,
             num_self_attend_heads=self.num_self_attend_heads,
             num_cross_attend_heads=self.num_cross_attend_heads,
             qk_channels=qk_channels,
             v_channels=v_channels,
+            cross_attend_widening_factor=self.cross_attend_widening_factor,
+            self_attend_widening_factor=self.self_attend_widening_factor,
+            activation=self.activation,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderConfig(EncoderConfig):
+    """Base of the configurations of models with one `PerceiverDecoder` for one kind of output.
+
+    Attributes:
+        num_decoder_heads: heads of the decoder's cross-attention.
+        decoder_qk_channels: width of its queries and keys over all heads; None for the latents' width.
+        decoder_query_residual: whether the decoder adds its query to what that attended to.
+        decoder_widening_factor: of the MLP after it.
+    """
+
+    num_decoder_heads: int = 1
+    decoder_qk_channels: int | None = None
+    decoder_query_residual: bool = False
+    decoder_widening_factor: int = 1
+
+    def decoder(
+        self,
+        query_channels: int,
+        output_channels: int | None,
+        *,
+        qk_channels: int | None = None,
+        v_channels: int | None = None,
+        zero_init_output: bool = False,
+    ) -> PerceiverDecoder:
+        """Builds the decoder; `qk_channels` is the width where the configuration names none."""
+        return PerceiverDecoder(
+            query_channels,
+            self.num_latent_channels,
+            output_channels=output_channels,
+            num_heads=self.num_decoder_heads,
+            qk_channels=self.decoder_qk_channels or qk_channels,
+            v_channels=v_channels,
+            widening_factor=self.decoder_widening_factor,
+            use_query_residual=self.decoder_query_residual,
+            activation=self.activation,
+            zero_init_output=zero_init_output,
         )

@@ -6,8 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.models.config import EncoderConfig
+from perceiver_io.models.config import DecoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import (
     FourierPositionEncoding,
@@ -20,7 +19,7 @@ from perceiver_io.queries import PositionQuery
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageClassificationConfig(EncoderConfig):
+class ImageClassificationConfig(DecoderConfig):
     """Sizes and variant of an `ImageClassificationPerceiver`; the defaults are the released Fourier model's.
 
     Attributes:
@@ -33,6 +32,8 @@ class ImageClassificationConfig(EncoderConfig):
         max_resolution: resolution per axis up to which Fourier features tell positions apart, after the featurizer.
         featurizer_channels: channels after "conv1x1" and "conv".
         position_channels: channels of the learned encoding, before and after its projection.
+        num_image_channels: channels of an image.
+        query_channels: channels of the decoder's one query; None for the latents' width.
         decoder_query_residual: whether the decoder adds its query to what that attended to.
     """
 
@@ -44,6 +45,8 @@ class ImageClassificationConfig(EncoderConfig):
     max_resolution: tuple[int, int] = (224, 224)
     featurizer_channels: int = 64
     position_channels: int = 256
+    num_image_channels: int = 3
+    query_channels: int | None = None
     decoder_query_residual: bool = True
 
     def __post_init__(self) -> None:
@@ -57,22 +60,18 @@ class ImageClassificationPerceiver(PerceiverIO):
 
     def __init__(self, config: ImageClassificationConfig) -> None:
         preprocessor = Preprocessor(_featurizer(config), _position_encoding(config))
+        query_channels = config.query_channels or config.num_latent_channels
         super().__init__(
             input_preprocessor=preprocessor,
             encoder=config.encoder(preprocessor.num_channels),
-            output_query=PositionQuery(LearnedPositionEncoding(1, config.num_latent_channels)),
-            decoder=PerceiverDecoder(
-                config.num_latent_channels,
-                config.num_latent_channels,
-                output_channels=config.num_classes,
-                use_query_residual=config.decoder_query_residual,
-            ),
+            output_query=PositionQuery(LearnedPositionEncoding(1, query_channels)),
+            decoder=config.decoder(query_channels, config.num_classes),
             output_postprocessor=FirstOutputPostprocessor(),
         )
         self.config = config
 
     def forward(  # type: ignore[override]  # a task model's arguments are its own
-        self, images: Float[Tensor, "batch 3 height width"]
+        self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes"]:
         """Maps normalised images to logits; with Fourier positions they may have any size.
 
@@ -85,11 +84,11 @@ class ImageClassificationPerceiver(PerceiverIO):
 def _featurizer(config: ImageClassificationConfig) -> nn.Module:
     match config.featurizer:
         case "pixels":
-            return Pixels(3)
+            return Pixels(config.num_image_channels)
         case "conv1x1":
-            return Conv1x1(3, config.featurizer_channels)
+            return Conv1x1(config.num_image_channels, config.featurizer_channels)
         case "conv":
-            return ConvStem(3, config.featurizer_channels)
+            return ConvStem(config.num_image_channels, config.featurizer_channels)
 
 
 def _position_encoding(config: ImageClassificationConfig) -> nn.Module:

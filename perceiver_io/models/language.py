@@ -1,4 +1,4 @@
-"""Masked language modelling on UTF-8 bytes (paper, section 4.1)."""
+"""Masked language modelling on UTF-8 bytes (paper, section 4.1), and what all models of text have in common."""
 
 import dataclasses
 
@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.models.config import EncoderConfig
+from perceiver_io.models.config import DecoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import LearnedPositionEncoding, check_indices
 from perceiver_io.postprocessors import TiedEmbeddingPostprocessor
@@ -16,14 +15,15 @@ from perceiver_io.queries import PositionQuery
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageConfig(EncoderConfig):
-    """Sizes of a `LanguagePerceiver`; the defaults are the released model's (201.1M parameters).
+class TextConfig(DecoderConfig):
+    """Base of the configurations of models that read text.
 
     Attributes:
         vocab_size: number of token ids: 256 bytes after 6 special ones.
         max_seq_len: longest sequence, in tokens.
-        embed_channels: channels of token embeddings, queries and outputs.
-        qk_channels: width of queries and keys over all heads.
+        embed_channels: channels of token embeddings.
+        qk_channels: width of the encoder's queries and keys over all heads; None for the reference's default, the
+            embeddings' width in the cross-attention and the latents' in self-attention.
     """
 
     vocab_size: int = 262
@@ -34,14 +34,64 @@ class LanguageConfig(EncoderConfig):
     num_self_attends_per_block: int = 26
     num_blocks: int = 1
     num_cross_attend_heads: int = 8
-    num_decoder_heads: int = 8
-    qk_channels: int = 256
+    qk_channels: int | None = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for heads in ("num_self_attend_heads", "num_cross_attend_heads", "num_decoder_heads"):
-            self.check_divides(heads, "qk_channels")
-        self.check_divides("num_decoder_heads", "embed_channels")
+        if self.qk_channels is None:
+            self.check_divides("num_cross_attend_heads", "embed_channels")
+        else:
+            self.check_divides("num_self_attend_heads", "qk_channels")
+            self.check_divides("num_cross_attend_heads", "qk_channels")
+
+    def text_preprocessor(self) -> Preprocessor:
+        """Builds the embedding of tokens and of their positions."""
+        return Preprocessor(
+            ByteEmbedding(self.vocab_size, self.embed_channels),
+            LearnedPositionEncoding(self.max_seq_len, self.embed_channels),
+            concat_or_add_pos="add",
+        )
+
+    def check_tokens(
+        self, tokens: Int[Tensor, "batch sequence"], mask: Bool[Tensor, "batch sequence"] | None = None
+    ) -> None:
+        """Checks the inputs of a model of text, the ids only where that does not stop a device or a compiler.
+
+        Raises:
+            ValueError: if the sequence is too long, an id is out of range, or the mask is not of the tokens' shape.
+        """
+        length = tokens.shape[1]
+        if length > self.max_seq_len:
+            raise ValueError(
+                f"sequence of {length} tokens is longer than max_seq_len ({self.max_seq_len}); cut it in pieces"
+            )
+        if mask is not None and mask.shape != tokens.shape:
+            raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
+        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
+            least, most = tokens.min().item(), tokens.max().item()
+            if least < 0 or most >= self.vocab_size:
+                raise ValueError(f"token ids must lie in 0…{self.vocab_size - 1}; got {least}…{most}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageConfig(TextConfig):
+    """Sizes of a `LanguagePerceiver`; the defaults are the released model's (201.1M parameters).
+
+    Attributes:
+        vocab_size: number of token ids: 256 bytes after 6 special ones.
+        max_seq_len: longest sequence, in tokens.
+        embed_channels: channels of token embeddings, queries and outputs.
+        qk_channels: width of queries and keys over all heads, in the decoder too unless `decoder_qk_channels` names
+            another one there.
+    """
+
+    num_decoder_heads: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for width in ("decoder_qk_channels" if self.decoder_qk_channels else "qk_channels", "embed_channels"):
+            if getattr(self, width) is not None:
+                self.check_divides("num_decoder_heads", width)
 
 
 class LanguagePerceiver(PerceiverIO):
@@ -50,29 +100,23 @@ class LanguagePerceiver(PerceiverIO):
     Source: the reference's `masked_language_modelling` colab.
     """
 
+    config: LanguageConfig
+
     def __init__(self, config: LanguageConfig) -> None:
-        embedding = ByteEmbedding(config.vocab_size, config.embed_channels)
+        preprocessor = config.text_preprocessor()
+        assert isinstance(preprocessor.featurizer, ByteEmbedding)
         super().__init__(
-            input_preprocessor=Preprocessor(
-                embedding,
-                LearnedPositionEncoding(config.max_seq_len, config.embed_channels),
-                concat_or_add_pos="add",
-            ),
+            input_preprocessor=preprocessor,
             encoder=config.encoder(
                 config.embed_channels,
                 qk_channels=config.qk_channels,
-                v_channels=config.num_latent_channels,
+                v_channels=None if config.qk_channels is None else config.num_latent_channels,
             ),
             output_query=PositionQuery(LearnedPositionEncoding(config.max_seq_len, config.embed_channels)),
-            decoder=PerceiverDecoder(
-                config.embed_channels,
-                config.num_latent_channels,
-                output_channels=None,
-                num_heads=config.num_decoder_heads,
-                qk_channels=config.qk_channels,
-                v_channels=config.embed_channels,
+            decoder=config.decoder(
+                config.embed_channels, None, qk_channels=config.qk_channels, v_channels=config.embed_channels
             ),
-            output_postprocessor=TiedEmbeddingPostprocessor(embedding),
+            output_postprocessor=TiedEmbeddingPostprocessor(preprocessor.featurizer),
         )
         self.config = config
 
@@ -94,17 +138,8 @@ class LanguagePerceiver(PerceiverIO):
         Raises:
             ValueError: if the sequence is too long, the mask is not of its shape, or a point lies outside the sequence.
         """
+        self.config.check_tokens(tokens, mask)
         length = tokens.shape[1]
-        if length > self.config.max_seq_len:
-            raise ValueError(
-                f"sequence of {length} tokens is longer than max_seq_len ({self.config.max_seq_len}); cut it in pieces"
-            )
-        if mask is not None and mask.shape != tokens.shape:
-            raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
-        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
-            least, most = tokens.min().item(), tokens.max().item()
-            if least < 0 or most >= self.config.vocab_size:
-                raise ValueError(f"token ids must lie in 0…{self.config.vocab_size - 1}; got {least}…{most}")
         encoding = self.encode(tokens, mask)
         if points is None:
             return self.decode(encoding, points=slice(0, length), query_mask=mask)

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from perceiver_io.decoder import PerceiverDecoder
-from perceiver_io.models.config import EncoderConfig
+from perceiver_io.models.config import DecoderConfig
 from perceiver_io.patches import patches_for_flow
 from perceiver_io.perceiver import PerceiverIO, Progress
 from perceiver_io.position_encoding import FourierPositionEncoding
@@ -20,7 +19,7 @@ MIN_TILE_OVERLAP = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OpticalFlowConfig(EncoderConfig):
+class OpticalFlowConfig(DecoderConfig):
     """Sizes of an `OpticalFlowPerceiver`; the defaults are the released model's (41.1M parameters).
 
     Attributes:
@@ -53,12 +52,7 @@ class OpticalFlowPerceiver(PerceiverIO):
             input_preprocessor=preprocessor,
             encoder=config.encoder(preprocessor.num_channels),
             output_query=InputQuery(preprocessor.num_channels),
-            decoder=PerceiverDecoder(
-                preprocessor.num_channels,
-                config.num_latent_channels,
-                output_channels=2,
-                zero_init_output=True,
-            ),
+            decoder=config.decoder(preprocessor.num_channels, 2, zero_init_output=True),
         )
         self.config = config
 

@@ -133,7 +133,10 @@ class VideoAutoencodingPerceiver(PerceiverIO):
             encoder=config.encoder(preprocessor.num_channels),
             output_query=query,
             decoder=PerceiverDecoder(
-                query.num_channels, config.num_latent_channels, output_channels=config.decoder_channels
+                query.num_channels,
+                config.num_latent_channels,
+                output_channels=config.decoder_channels,
+                activation=config.activation,
             ),
             output_postprocessor={
                 "audio": AudioPostprocessor(config.decoder_channels, config.audio_samples_per_patch),

@@ -31,14 +31,16 @@ def kinetics700_classes() -> tuple[str, ...]:
 
 
 def read_class_names(directory: str | Path) -> tuple[str, ...] | None:
-    """The class names that a training script left beside a model, in the order of its logits, or None without any.
+    """The class names that came with a model, in the order of its logits, or None without any.
+
+    A training script leaves them beside the model; conversion, in its metadata.
 
     Raises:
         ValueError: the file that should hold them is damaged.
     """
     path = Path(directory) / "training.json"
     if not path.is_file():
-        return None
+        return _converted_class_names(Path(directory) / "config.json")
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("class_names")
     except (ValueError, AttributeError, RecursionError) as error:
@@ -46,6 +48,14 @@ def read_class_names(directory: str | Path) -> tuple[str, ...] | None:
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"class_names in {path} must be a list of strings")
     return None if names is None else tuple(names)
+
+
+def _converted_class_names(config: Path) -> tuple[str, ...] | None:
+    try:
+        names = json.loads(json.loads(config.read_text(encoding="utf-8"))["metadata"]["class_names"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # converted without names, or not by us; load_model says what is wrong with it
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def name_classes(num_classes: int, given: Sequence[str] | None, released: Sequence[str]) -> tuple[str, ...]:

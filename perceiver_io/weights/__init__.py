@@ -1,5 +1,6 @@
-"""Weights: saved models and where they lie, released checkpoints and their conversion, downloads."""
+"""Weights: saved models and where they lie, other libraries' models and their conversion, downloads."""
 
+from perceiver_io.weights.importing import import_model
 from perceiver_io.weights.locations import bundled_model, bundled_models, cache_directory, find_model, sample
 from perceiver_io.weights.saving import load_model, save_checkpoint, save_model
 
@@ -8,6 +9,7 @@ __all__ = [
     "bundled_models",
     "cache_directory",
     "find_model",
+    "import_model",
     "load_model",
     "sample",
     "save_checkpoint",

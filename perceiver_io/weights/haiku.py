@@ -20,13 +20,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_io.encoder import perceiver_io_rounds
 from perceiver_io.models import (
     ImageClassificationConfig,
     LanguageConfig,
     OpticalFlowConfig,
     VideoAutoencodingConfig,
 )
-from perceiver_io.models.config import ModelConfig
+from perceiver_io.models.config import EncoderConfig, ModelConfig
 
 Array = NDArray[np.generic]
 
@@ -225,7 +226,16 @@ def counted(name: str, index: int) -> str:
 
 
 def name_table(config: ModelConfig) -> Table:
-    """Maps a configuration to the table of its model."""
+    """Maps a configuration to the table of its model.
+
+    Raises:
+        ValueError: for a model that the reference has none of.
+    """
+    if isinstance(config, EncoderConfig) and config.rounds != perceiver_io_rounds(config.num_blocks):
+        raise ValueError(
+            "there is no table of Haiku names for an encoder of other rounds than Perceiver IO's; leave out "
+            "num_cross_attends and share_first_block"
+        )
     match config:
         case LanguageConfig():
             return [

@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
                 (d / "config.json").read_text().replace('"num_blocks"', '"blocks"')
             ),
             ValueError,
-            "LanguageConfig has no field blocks; its fields are embed_channels",
+            "LanguageConfig has no field blocks; its fields are activation",
         ),
     ],
 )

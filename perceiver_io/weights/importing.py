@@ -1,0 +1,248 @@
+"""Models from everywhere: which library a file is from, and from there to a model of ours."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_io.atomic import check_replaceable
+from perceiver_io.models.config import DecoderConfig, ModelConfig
+from perceiver_io.perceiver import PerceiverIO
+from perceiver_io.presets import create_config, model_from_config
+from perceiver_io.weights import jobr0, krasserm, transformers
+from perceiver_io.weights.haiku_conversion import convert_parameters, fitting_presets
+from perceiver_io.weights.pystate import read_pystate
+from perceiver_io.weights.saving import MODEL_FILES, WeightFormat, save_checkpoint
+from perceiver_io.weights.state_dicts import StateDictSource, is_state_dict_source, read_source
+from perceiver_io.weights.tables import apply_table, some
+
+# What a source can be, as `--from` names it: what it is called in messages, and whether it looks like that.
+DIALECTS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], Mapping[str, Any] | None], bool]]] = {
+    "transformers": ("transformers' Perceiver", transformers.recognises),
+    "jobr0": ("JOBR0/PerceiverIO_Pytorch's", jobr0.recognises),
+    "krasserm": ("krasserm/perceiver-io's", krasserm.recognises),
+}
+KINDS = ("haiku", *DIALECTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A model of another library, as ours.
+
+    Attributes:
+        kind: of the source, one of `KINDS`.
+        config: of the model.
+        state_dict: of the model.
+        sha256: of the source's weights.
+        preset: the released model that it is, if it is a Haiku checkpoint.
+        class_names: of a classifier, if the source names them.
+    """
+
+    kind: str
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    sha256: str
+    preset: str | None = None
+    class_names: list[str] | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Entries of all parameters."""
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in model_from_config(self.config).parameters())
+
+
+def import_model(source: str | Path, *, kind: str | None = None, **config_overrides: Any) -> PerceiverIO:
+    """Maps a model of another library to one of ours, in evaluation mode, on the CPU.
+
+    Args:
+        source: DeepMind's `.pystate`; a directory of transformers' or krasserm's (`config.json` with weights); a file
+            of JOBR0's, or a checkpoint of Lightning's by krasserm.
+        kind: one of `KINDS`, where the source does not tell by itself.
+        config_overrides: fields of the configuration that the source does not tell, or that are to differ.
+
+    Raises:
+        FileNotFoundError: if the source, or a shard of it, does not exist.
+        ValueError: if it is damaged, something else, or does not fit; the message says what it looks like.
+    """
+    imported = read_model(Path(source), kind=kind, config_overrides=config_overrides)
+    with torch.device("meta"):
+        model = model_from_config(imported.config)
+    model.load_state_dict(imported.state_dict, strict=True, assign=True)
+    return model.eval()
+
+
+def convert_source(
+    source: Path,
+    destination: Path,
+    *,
+    kind: str | None = None,
+    preset: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    weight_format: WeightFormat = "safetensors",
+    overwrite: bool = False,
+) -> Imported:
+    """Writes a model of another library as a directory that `load_model` reads; arguments as in `read_model`.
+
+    Args:
+        metadata: notes to keep beside the source's name and hash.
+        overwrite: replace a model, and nothing else, that is at the destination.
+
+    Raises:
+        ValueError: as `read_model`.
+        OSError: if the source cannot be read, or the destination exists or cannot be written.
+    """
+    check_replaceable(destination, MODEL_FILES if overwrite else ())
+    imported = read_model(source, kind=kind, preset=preset, config_overrides=config_overrides)
+    notes = {"source": source.name, "source_sha256": imported.sha256}
+    notes |= {"preset": imported.preset} if imported.preset else {"source_kind": imported.kind}
+    if imported.class_names:
+        notes["class_names"] = dumps(imported.class_names)
+    save_checkpoint(
+        imported.config,
+        imported.state_dict,
+        destination,
+        metadata={**notes, **(metadata or {})},
+        weight_format=weight_format,
+        overwrite=overwrite,
+    )
+    return imported
+
+
+def read_model(
+    source: Path,
+    *,
+    kind: str | None = None,
+    preset: str | None = None,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Reads a model of another library, completely or not at all.
+
+    Args:
+        kind: one of `KINDS`; by default recognised.
+        preset: of a Haiku checkpoint; by default the released model that has its names and shapes.
+        config_overrides: fields of the configuration that the source does not tell, or that are to differ.
+
+    Raises:
+        FileNotFoundError: if the source, or a shard of it, does not exist.
+        ValueError: if it is damaged, something else, or does not fit.
+    """
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"there is no kind of source {kind!r}; there are {', '.join(KINDS)}")
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source} does not exist; `perceiver-io download NAME` fetches a released model, and "
+            "`hf download OWNER/NAME --local-dir DIRECTORY` one of the Hugging Face hub"
+        )
+    overrides = dict(config_overrides or {})
+    if kind == "haiku" or (kind is None and not is_state_dict_source(source)):
+        return _read_haiku(source, preset, overrides)
+    read = read_source(source, krasserm.STAND_INS)
+    found = _kind_of(read)
+    if kind is not None and found != kind:
+        raise ValueError(
+            f"{source} {_looks_like(read, found)}, not like {DIALECTS[kind][0]} model; leave out --from {kind}"
+        )
+    if found is None:
+        raise ValueError(f"{source} {_looks_like(read, found)}; what can be taken in is {', '.join(KINDS)}")
+    if preset is not None:
+        raise ValueError(f"--model {preset} is for Haiku checkpoints; {source} {_looks_like(read, found)}")
+    try:
+        return _READERS[found](read, overrides)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(source)) else f"{source} {message}") from error
+
+
+def _read_haiku(source: Path, preset: str | None, overrides: Mapping[str, Any]) -> Imported:
+    checkpoint = read_pystate(source)
+    if preset is None:
+        arrays = {**checkpoint.params, **checkpoint.state}
+        fitting = fitting_presets({name: array.shape for name, array in arrays.items()})
+        if not fitting:
+            raise ValueError(
+                f"{source} is a Haiku checkpoint of none of the released models' shapes; say which one it is like with "
+                "--model and what differs with --config (in Python: perceiver_io.weights.haiku_conversion.convert_file)"
+            )
+        preset = fitting[0]
+    config = create_config(preset, **overrides)
+    state_dict = convert_parameters(checkpoint, preset, config)
+    return Imported(kind="haiku", config=config, state_dict=state_dict, sha256=checkpoint.sha256, preset=preset)
+
+
+def _read_transformers(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
+    if read.config is None:
+        raise ValueError(
+            "is a file of transformers' Perceiver without its config.json, which holds heads and other sizes; give the "
+            "directory with both"
+        )
+    architecture = transformers.architecture_of(read.tensors, read.config)
+    config = _overridden(transformers.model_config(architecture, read.tensors, read.config), overrides)
+    state_dict = apply_table(
+        transformers.name_table(config), read.tensors, config, f"{read.path} does not fit {architecture}"
+    )
+    names = transformers.class_names(read.config)
+    return Imported(
+        kind="transformers",
+        config=config,
+        state_dict=state_dict,
+        sha256=read.sha256,
+        class_names=names if names and len(names) == getattr(config, "num_classes", None) else None,
+    )
+
+
+def _read_jobr0(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
+    config = _overridden(jobr0.model_config(read.tensors), overrides)
+    wanted = f"{read.path} does not fit JOBR0's {jobr0.preset_of(read.tensors)} model"
+    state_dict = apply_table(jobr0.name_table(config), read.tensors, config, wanted)
+    return Imported(kind="jobr0", config=config, state_dict=state_dict, sha256=read.sha256)
+
+
+def _read_krasserm(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
+    tensors = krasserm.unwrap(read.tensors)
+    settings = krasserm.settings_of(read.config, read.extras)
+    model_type = None if read.config is None else str(read.config.get("model_type"))
+    if settings is None or (model_type is None and not {"num_latents", "num_latent_channels"} <= settings.keys()):
+        raise ValueError(
+            "is a file of krasserm's without its options, which say how many heads and blocks there are; give the "
+            "directory with its config.json, or Lightning's .ckpt"
+        )
+    config = _overridden(krasserm.model_config(tensors, settings, model_type), overrides)
+    assert isinstance(config, DecoderConfig)
+    krasserm.check_positions(tensors, config)
+    state_dict = apply_table(
+        krasserm.name_table(config), tensors, config, f"{read.path} does not fit krasserm's {type(config).__name__}"
+    )
+    return Imported(kind="krasserm", config=config, state_dict=state_dict, sha256=read.sha256)
+
+
+_READERS: dict[str, Callable[[StateDictSource, Mapping[str, Any]], Imported]] = {
+    "transformers": _read_transformers,
+    "jobr0": _read_jobr0,
+    "krasserm": _read_krasserm,
+}
+
+
+def _kind_of(read: StateDictSource) -> str | None:
+    return next((kind for kind, (_, recognises) in DIALECTS.items() if recognises(read.tensors, read.config)), None)
+
+
+def _looks_like(read: StateDictSource, kind: str | None) -> str:
+    if kind is not None:
+        return f"looks like {DIALECTS[kind][0]} model"
+    config = read.config or {}
+    if "config_class" in config:
+        return "is a model of this library already, which perceiver_io.load_model reads"
+    if "model_type" in config:
+        named = ", ".join(map(str, config.get("architectures") or [])) or "of no named class"
+        return f"holds a {config['model_type']} model of transformers ({named})"
+    return f"holds {len(read.tensors)} tensors of an unknown model ({some(sorted(read.tensors), 3)})"
+
+
+def _overridden(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+    return type(config).from_dict({**config.to_dict(), **overrides})
