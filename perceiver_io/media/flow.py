@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from perceiver_io.media.border import writing
+
 # The four bytes "PIEH" read as a little-endian float: Middlebury's check of the byte order.
 _FLO_MAGIC = np.float32(202021.25)
 _MAX_SIDE = 99_999
@@ -21,23 +23,23 @@ _WHEEL_STEPS = (15, 6, 4, 11, 13, 6)
 
 
 def write_flo(path: str | Path, flow: Float[Tensor, "2 height width"]) -> None:
-    """Flow (x, y) in pixels → a .flo file: magic number, width, height, then x, y of each pixel row by row.
+    """Writes flow (x, y), in pixels, as a .flo file: magic number, width, height, then x, y of each pixel row by row.
 
     Raises:
         ValueError: the flow is not [2, height, width] with sides of at least 1.
+        OSError: the file cannot be written.
     """
-    if flow.ndim != 3 or flow.shape[0] != 2 or flow.numel() == 0:
-        raise ValueError(f"flow of shape {tuple(flow.shape)} cannot be a .flo file; it must be [2, height, width]")
+    _check_flow(flow)
     _, height, width = flow.shape
     interleaved = flow.detach().to("cpu", torch.float32).permute(1, 2, 0).contiguous().numpy()
-    with Path(path).open("wb") as file:
+    with writing(path) as temporary, temporary.open("wb") as file:
         file.write(_FLO_MAGIC.astype("<f4").tobytes())
         file.write(np.array([width, height], dtype="<i4").tobytes())
         file.write(interleaved.astype("<f4").tobytes())
 
 
 def read_flo(path: str | Path) -> Float32[Tensor, "2 height width"]:
-    """A .flo file → flow (x, y) in pixels. Values above 1e9 mark pixels whose flow is unknown.
+    """Reads the flow (x, y) of a .flo file, in pixels. Values above 1e9 mark pixels whose flow is unknown.
 
     Raises:
         FileNotFoundError: no such file.
@@ -59,6 +61,12 @@ def read_flo(path: str | Path) -> Float32[Tensor, "2 height width"]:
     return torch.from_numpy(interleaved).permute(2, 0, 1).contiguous()
 
 
+def _check_flow(flow: Tensor) -> None:
+    if not isinstance(flow, Tensor) or flow.ndim != 3 or flow.shape[0] != 2 or 0 in flow.shape or flow.is_complex():
+        kind = f"{flow.dtype} {tuple(flow.shape)}" if hasattr(flow, "shape") else f"a {type(flow).__name__}"
+        raise ValueError(f"flow must be a tensor [2, height, width], x and y in pixels, not {kind}; take one example")
+
+
 def _colour_wheel() -> Float[np.ndarray, "colours 3"]:
     """The 55 colours of Middlebury's wheel, values 0…1, by direction."""
     colours = []
@@ -72,7 +80,7 @@ def _colour_wheel() -> Float[np.ndarray, "colours 3"]:
 def flow_to_image(
     flow: Float[Tensor, "2 height width"], max_motion: float | None = None
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Flow → Middlebury's colours: hue is direction, saturation is speed; no motion is white, unknown is black.
+    """Maps flow to Middlebury's colours: hue is direction, saturation is speed; no motion is white, unknown is black.
 
     Args:
         flow: (x, y) in pixels. Values that are not finite or above 1e9 are unknown.
@@ -80,8 +88,9 @@ def flow_to_image(
             is drawn darker.
 
     Raises:
-        ValueError: `max_motion` is not positive.
+        ValueError: the flow is not [2, height, width], or `max_motion` is not positive.
     """
+    _check_flow(flow)
     if max_motion is not None and max_motion <= 0:
         raise ValueError(f"max_motion ({max_motion}) must be above 0 pixels; None takes the flow's own maximum")
     motion = flow.detach().to("cpu", torch.float64).numpy()

@@ -7,8 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from perceiver_io.media.arrays import as_array
 
 
 class ClassProbability(NamedTuple):
@@ -20,18 +24,18 @@ class ClassProbability(NamedTuple):
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 ImageNet class names in the order of the released models' logits (ImageNet colab)."""
+    """Names the 1,000 classes of ImageNet in the order of the released models' logits (ImageNet colab)."""
     return _names("imagenet_classes.txt")
 
 
 @cache
 def kinetics700_classes() -> tuple[str, ...]:
-    """The 700 Kinetics class names in the order of the released model's label (video colab)."""
+    """Names the 700 classes of Kinetics in the order of the released model's label (video colab)."""
     return _names("kinetics700_classes.txt")
 
 
 def read_class_names(directory: str | Path) -> tuple[str, ...] | None:
-    """The class names that came with a model, in the order of its logits, or None without any.
+    """Reads the class names that came with a model, in the order of its logits; None without any.
 
     A training script leaves them beside the model; conversion, in its metadata.
 
@@ -59,7 +63,7 @@ def _converted_class_names(config: Path) -> tuple[str, ...] | None:
 
 
 def name_classes(num_classes: int, given: Sequence[str] | None, released: Sequence[str]) -> tuple[str, ...]:
-    """The names of a model's classes: those given, or the released model's if it has as many, or their numbers.
+    """Names a model's classes: as given, or as the released model's if it has as many, or by their numbers.
 
     Raises:
         ValueError: names for another number of classes.
@@ -76,13 +80,25 @@ def name_classes(num_classes: int, given: Sequence[str] | None, released: Sequen
 def likeliest_classes(
     logits: Float[Tensor, "batch classes"], names: Sequence[str], top: int = 5
 ) -> list[list[ClassProbability]]:
-    """Logits → for each example its likeliest classes, best first.
+    """Maps logits to the likeliest classes of each example, best first.
 
     Args:
+        logits: of a batch; also [classes] of one example.
         names: one for each class.
         top: how many to name.
+
+    Raises:
+        ValueError: logits that are not numbers, not finite or of another number of classes, or `top` is below 1.
     """
-    best = logits.detach().float().softmax(-1).cpu().topk(min(top, logits.shape[-1]))
+    array, given = as_array(logits)
+    if array.ndim not in (1, 2) or array.shape[-1] != len(names):
+        raise ValueError(f"{given} is not logits; they must be [batch, classes], for {len(names)} classes")
+    if top < 1:
+        raise ValueError(f"top ({top}) must be at least 1 class")
+    probabilities = torch.from_numpy(np.array(array, np.float32, ndmin=2)).softmax(-1)
+    if not probabilities.isfinite().all():
+        raise ValueError("the logits are not finite; the model's checkpoint is damaged, or its training failed")
+    best = probabilities.topk(min(top, len(names)))
     return [
         [ClassProbability(names[index], share) for index, share in zip(indices, shares, strict=True)]
         for indices, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Image classification: pictures → model input, logits → class names."""
+"""Image classification: from pictures to model input, from logits to class names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImageProcessor:
 
     @classmethod
     def for_model(cls, model: ImageClassificationPerceiver, class_names: Sequence[str] | None = None) -> ImageProcessor:
-        """The processor for a model's size and classes.
+        """Makes the processor for a model's size and classes.
 
         Args:
             class_names: None for ImageNet's, where the model has as many classes; else they are numbered.
@@ -43,7 +43,7 @@ class ImageProcessor:
         return cls(config.image_size, name_classes(config.num_classes, class_names, imagenet_classes()))
 
     def __call__(self, pictures: Pictures) -> Float32[Tensor, "batch 3 height width"]:
-        """Pictures of any size → the model's input: cropped, resized and normalised, a batch even of one.
+        """Maps pictures of any size to the model's input: cropped, resized and normalised, a batch even of one.
 
         Args:
             pictures: one or several (see `to_pixels`).
@@ -55,5 +55,9 @@ class ImageProcessor:
         return torch.stack([prepare_image(pixels, self.image_size) for pixels in to_pixels(pictures)])
 
     def classes(self, logits: Float[Tensor, "batch classes"], top: int = 5) -> list[list[ClassProbability]]:
-        """The model's output → for each picture its likeliest classes, best first."""
+        """Maps the model's output to the likeliest classes of each picture, best first.
+
+        Raises:
+            ValueError: the output is not finite, or of another number of classes.
+        """
         return likeliest_classes(logits, self.class_names, top)

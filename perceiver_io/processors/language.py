@@ -1,8 +1,9 @@
-"""Masked language modelling: texts → model input, logits → texts filled in."""
+"""Masked language modelling: from texts to model input, from logits to texts filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -15,17 +16,19 @@ from perceiver_io.processors.tokenizer import BytesTokenizer
 
 # Masks one byte of a text.
 MASK = "[MASK]"
+# Stands for it while phrases are looked for: a single letter that no text in UTF-8 has, and no phrase.
+_MASKED = "\udfff"
 
 
 class TextBatch(NamedTuple):
-    """What a `LanguagePerceiver` reads: `model(*batch)`; the mask is True where there is text."""
+    """The input of a `LanguagePerceiver`: `model(*batch)`; the mask is True where there is text."""
 
     tokens: Int64[Tensor, "batch length"]
     mask: Bool[Tensor, "batch length"]
 
 
 class MaskedByte(NamedTuple):
-    """Where a masked byte lies, and what it is likely to be, best first.
+    """A masked byte's place, and its likeliest values, best first.
 
     Attributes:
         position: in the model's input, in bytes.
@@ -67,7 +70,7 @@ class TextProcessor:
 
     @classmethod
     def for_model(cls, model: LanguagePerceiver) -> TextProcessor:
-        """The processor for a model's length.
+        """Makes the processor for a model's length.
 
         Raises:
             ValueError: the model's vocabulary is not that of bytes.
@@ -80,34 +83,54 @@ class TextProcessor:
         return cls(model.config.max_seq_len)
 
     def __call__(self, texts: str | Sequence[str], mask: str | Sequence[str] = ()) -> TextBatch:
-        """Texts → the model's input, padded to the longest, a batch even of one.
+        """Maps texts to the model's input, padded to the longest, a batch even of one.
 
         Args:
             texts: one or several, with `[MASK]` for each byte to predict. One that is too long is cut around its masks.
-            mask: phrases to mask wherever they occur in any text. The byte before belongs to a word: " word".
+            mask: phrases to mask wherever they occur in any text, also where they overlap. The byte before belongs to
+                a word: " word".
 
         Raises:
             ValueError: no texts, a phrase that no text has, or a text that is too long and cannot be cut.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         phrases = [mask] if isinstance(mask, str) else list(mask)
+        for name, values in (("text", texts), ("phrase", phrases)):
+            if not all(isinstance(value, str) for value in values):
+                raise ValueError(f"every {name} must be a str; token ids go to the model, with `batch` to pad them")
         for phrase in phrases:
-            if not phrase or not any(phrase in text for text in texts):
+            if not any(occurrences(text, phrase) for text in texts):
                 raise ValueError(f"{phrase!r} is not in the text; mask a part of it, letter by letter")
         if not texts:
             raise ValueError("there are no texts; give at least one")
         return self.batch([self.cut(self.encode(text, phrases)) for text in texts])
 
     def encode(self, text: str, phrases: Sequence[str] = ()) -> Int64[Tensor, " length"]:
-        """Text → token ids, of any length, with each `[MASK]` and each byte of the phrases masked."""
+        """Maps a text to token ids, of any length, with each `[MASK]` and each byte of the phrases masked.
+
+        All phrases are looked for in the text as it is given, whatever the others mask.
+
+        Raises:
+            ValueError: UTF-8 cannot hold the text.
+        """
+        letters = text.replace(MASK, _MASKED)
+        is_masked = [letter == _MASKED for letter in letters]
         for phrase in phrases:
-            text = text.replace(phrase, MASK * len(phrase.encode()))
-        first, *others = (self.tokenizer.encode(piece) for piece in text.split(MASK))
-        mask = torch.tensor([self.tokenizer.mask_token])
-        return torch.cat([first, *(part for other in others for part in (mask, other))])
+            length = len(phrase.replace(MASK, _MASKED))
+            for start in occurrences(text, phrase):
+                is_masked[start : start + length] = [True] * length
+        # Runs of letters that are masked or not, each as its tokens.
+        tokens = [torch.zeros(0, dtype=torch.int64)]
+        start = 0
+        for masked, run in groupby(is_masked):
+            end = start + sum(1 for _ in run)
+            piece = self.tokenizer.encode(letters[start:end].replace(_MASKED, "?"))
+            tokens.append(torch.full_like(piece, self.tokenizer.mask_token) if masked else piece)
+            start = end
+        return torch.cat(tokens)
 
     def cut(self, tokens: Int64[Tensor, " length"]) -> Int64[Tensor, " shorter"]:
-        """Tokens → at most `max_length` of them, around the masked ones.
+        """Cuts tokens to at most `max_length`, around the masked ones.
 
         Raises:
             ValueError: the masked tokens lie further apart than that, or none is masked.
@@ -130,7 +153,7 @@ class TextProcessor:
         return tokens[start : start + self.max_length]
 
     def batch(self, texts: Sequence[Int64[Tensor, " _"]]) -> TextBatch:
-        """Token ids of each text → the model's input, padded to the longest.
+        """Maps token ids of each text to the model's input, padded to the longest.
 
         Raises:
             ValueError: a text is empty.
@@ -142,7 +165,15 @@ class TextProcessor:
         return TextBatch(torch.cat(tokens), torch.cat(masks))
 
     def fill(self, batch: TextBatch, logits: Float[Tensor, "batch length vocab"], top: int = 5) -> list[FilledText]:
-        """The model's input and output → each text filled in, with the likeliest `top` candidates for each byte."""
+        """Maps the model's input and output to each text filled in, with the likeliest `top` candidates for each byte.
+
+        Raises:
+            ValueError: the output does not belong to the input, or is not finite.
+        """
+        wanted = (*batch.tokens.shape, self.tokenizer.vocab_size)
+        if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
+            given = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
+            raise ValueError(f"the logits are {given}, not {wanted}; give what the model returned for this batch")
         return [
             self._fill(tokens[mask].cpu(), scores[mask].cpu(), top)
             for tokens, mask, scores in zip(*batch, logits, strict=True)
@@ -163,3 +194,18 @@ class TextProcessor:
                 )
             ],
         )
+
+
+def occurrences(text: str, phrase: str) -> list[int]:
+    """Finds where a phrase occurs in a text, also overlapping itself; both may hold `[MASK]`, which is one letter.
+
+    Returns:
+        The places of its first letters, none for an empty phrase.
+    """
+    text, phrase = text.replace(MASK, _MASKED), phrase.replace(MASK, _MASKED)
+    found = []
+    place = text.find(phrase) if phrase else -1
+    while place >= 0:
+        found.append(place)
+        place = text.find(phrase, place + 1)
+    return found

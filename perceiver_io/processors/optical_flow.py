@@ -1,4 +1,4 @@
-"""Optical flow: pairs of frames → model input, flow → colours and arrays."""
+"""Optical flow: from pairs of frames to model input, from flow to colours and arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiver_io.processors.preparation import prepare_frame
 
 
 class FramePairs(NamedTuple):
-    """What an `OpticalFlowPerceiver` reads: `model(*pairs)`."""
+    """The input of an `OpticalFlowPerceiver`: `model(*pairs)`."""
 
     frame1: Float32[Tensor, "batch 3 height width"]
     frame2: Float32[Tensor, "batch 3 height width"]
@@ -31,7 +31,7 @@ class FlowProcessor:
     """
 
     def __call__(self, first: Pictures, second: Pictures) -> FramePairs:
-        """First and second frames → the model's input, a batch even of one pair.
+        """Maps first and second frames to the model's input, a batch even of one pair.
 
         Args:
             first: one frame or several (see `to_pixels`), all of one size.
@@ -53,16 +53,27 @@ class FlowProcessor:
     def pictures(
         self, flow: Float[Tensor, "batch 2 height width"], max_motion: float | None = None
     ) -> list[UInt8[np.ndarray, "height width 3"]]:
-        """The model's output → a picture of each flow in Middlebury's colours.
+        """Maps the model's output to a picture of each flow, in Middlebury's colours.
 
         Args:
             max_motion: pixels of motion with full colour; None takes the fastest of each.
 
         Raises:
-            ValueError: `max_motion` is not positive.
+            ValueError: not a batch of flow, or `max_motion` is not positive.
         """
-        return [flow_to_image(one, max_motion) for one in flow]
+        return [flow_to_image(one, max_motion) for one in _batch(flow)]
 
     def arrays(self, flow: Float[Tensor, "batch 2 height width"]) -> list[Float32[np.ndarray, "height width 2"]]:
-        """The model's output → each flow as an array of (x, y) in pixels, as .flo files and OpenCV hold it."""
-        return [one.permute(1, 2, 0).contiguous().numpy() for one in flow.detach().float().cpu()]
+        """Maps the model's output to arrays of (x, y) in pixels, one for each flow, as .flo files and OpenCV hold it.
+
+        Raises:
+            ValueError: not a batch of flow.
+        """
+        return [one.permute(1, 2, 0).contiguous().numpy() for one in _batch(flow).detach().float().cpu()]
+
+
+def _batch(flow: Tensor) -> Tensor:
+    if not isinstance(flow, Tensor) or flow.ndim != 4 or flow.shape[1] != 2:
+        kind = f"a tensor of shape {tuple(flow.shape)}" if isinstance(flow, Tensor) else f"a {type(flow).__name__}"
+        raise ValueError(f"{kind} is not the output of a flow model; it must be [batch, 2, height, width]")
+    return flow

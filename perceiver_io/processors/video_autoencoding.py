@@ -1,4 +1,4 @@
-"""Video autoencoding: videos with sound → model input, outputs → frames, sound and class names."""
+"""Video autoencoding: from videos with sound to model input, from outputs to frames, sound and class names."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from perceiver_io.media import FRAME_RATE, fit_frame, read_audio, read_video, to_frames
+from perceiver_io.media import FRAME_RATE, fit_frame, read_audio, read_video, sound_samples, to_frames
+from perceiver_io.media.arrays import is_array
 from perceiver_io.models import VideoAutoencodingPerceiver
 from perceiver_io.processors.class_names import ClassProbability, kinetics700_classes, likeliest_classes, name_classes
-from perceiver_io.processors.pictures import to_pixels
+from perceiver_io.processors.pictures import to_video
 from perceiver_io.processors.preparation import prepare_audio, prepare_video
 
-# A file, an array [frames, height, width, 3] or a tensor [frames, 3, height, width]; values as in pictures.
+# A file, an array [frames, height, width, 3] or a tensor [frames, 3, height, width], or another form of `to_video`.
 Video: TypeAlias = str | Path | np.ndarray | Tensor
-# A file, or samples [samples, channels] or [samples]: floating -1…1, or 16-bit integers.
+# A file, or samples [samples, channels] or [samples]: see `sound_samples`.
 Sound: TypeAlias = str | Path | np.ndarray | Tensor
 
 
 class Clips(NamedTuple):
-    """What a `VideoAutoencodingPerceiver` reads: `model(*clips)`."""
+    """The input of a `VideoAutoencodingPerceiver`: `model(*clips)`."""
 
     video: Float32[Tensor, "batch frames 3 height width"]
     audio: Float32[Tensor, "batch samples 1"]
 
 
 class RebuiltClip(NamedTuple):
-    """What the model made of a clip.
+    """A clip as the model rebuilt it.
 
     Attributes:
         frames: values 0…255.
@@ -75,7 +76,7 @@ class VideoProcessor:
 
     @classmethod
     def for_model(cls, model: VideoAutoencodingPerceiver, class_names: Sequence[str] | None = None) -> VideoProcessor:
-        """The processor for a model's sizes and classes.
+        """Makes the processor for a model's sizes and classes.
 
         Args:
             class_names: None for those of Kinetics-700, where the model has as many classes; else they are numbered.
@@ -93,7 +94,7 @@ class VideoProcessor:
         sounds: Sound | Sequence[Sound | None] | None = None,
         num_clips: int = 1,
     ) -> Clips:
-        """Videos → the model's input, a batch even of one clip.
+        """Maps videos to the model's input, a batch even of one clip.
 
         Args:
             videos: one, or a list of several.
@@ -105,7 +106,7 @@ class VideoProcessor:
             ValueError: not a video or a sound, or a video that is too short.
             ImportError: PyAV is missing and files are given; it comes with the `examples` extra.
         """
-        if not isinstance(videos, list | tuple):
+        if not isinstance(videos, list | tuple) or is_array(videos):
             videos, sounds = [videos], [sounds]  # type: ignore[list-item]  # one of each
         sounds = [None] * len(videos) if sounds is None else sounds
         if not isinstance(sounds, list | tuple) or len(videos) != len(sounds) or not videos:
@@ -121,7 +122,7 @@ class VideoProcessor:
         return Clips(prepared.unflatten(0, (num_clips, -1)), audio.unflatten(0, (num_clips, -1)))
 
     def frames(self, video: Video, num_clips: int = 1) -> UInt8[np.ndarray, "frames height width 3"]:
-        """Video → the frames of its first clips, cropped and resized to the model's size.
+        """Reads the frames of a video's first clips, cropped and resized to the model's size.
 
         Raises:
             FileNotFoundError: no such file.
@@ -132,15 +133,14 @@ class VideoProcessor:
         wanted = num_clips * self.num_frames
         if isinstance(video, str | Path):
             return read_video(video, self.image_size, wanted, self.frame_rate)
-        if video.ndim != 4 or len(video) < wanted:
-            raise ValueError(
-                f"a video of shape {tuple(video.shape)} does not hold {wanted} frames; an array must be "
-                "[frames, height, width, 3], a tensor [frames, 3, height, width]"
-            )
-        return np.stack([fit_frame(pixels, self.image_size) for pixels in to_pixels(video[:wanted])])
+        # Only as much as is needed: a long video in floating values is large.
+        pixels = to_video(video[:wanted] if hasattr(video, "__getitem__") else video)
+        if len(pixels) < wanted:
+            raise ValueError(f"the video has {len(pixels)} frames, and {wanted} are needed; give a longer one")
+        return np.stack([fit_frame(frame, self.image_size) for frame in pixels])
 
     def sound(self, sound: Sound, num_clips: int = 1) -> Float32[Tensor, "samples channels"]:
-        """Sound → as many of its samples as the first clips need, or as there are; none for a silent file.
+        """Reads as many samples of a sound as the first clips need, or as there are; none of a silent file.
 
         Args:
             sound: a file of any rate; arrays and tensors have `sample_rate`.
@@ -152,19 +152,22 @@ class VideoProcessor:
         wanted = num_clips * self.num_samples
         if isinstance(sound, str | Path):
             return read_audio(sound, self.sample_rate, wanted)
-        samples = torch.as_tensor(sound)[:wanted]
-        samples = samples[:, None] if samples.ndim == 1 else samples
-        if samples.ndim != 2 or not (samples.is_floating_point() or samples.dtype == torch.int16):
-            raise ValueError(
-                f"a sound of shape {tuple(sound.shape)} and {sound.dtype} cannot be read; it must be [samples] or "
-                "[samples, channels], floating -1…1 or int16"
-            )
-        return samples / 2**15 if samples.dtype == torch.int16 else samples.float()
+        return sound_samples(sound)[:wanted]
 
     def rebuilt(self, outputs: Mapping[str, Tensor], top: int = 5) -> list[RebuiltClip]:
-        """The model's outputs → frames, sound and likeliest classes of each clip."""
+        """Maps the model's outputs to frames, sound and likeliest classes of each clip.
+
+        Raises:
+            ValueError: an output is missing, or not finite.
+        """
+        missing = {"image", "audio", "label"} - set(outputs)
+        if missing:
+            raise ValueError(f"the outputs lack {', '.join(sorted(missing))}; decode all modalities")
         classes = likeliest_classes(outputs["label"], self.class_names, top)
-        sounds = outputs["audio"].detach().float().cpu().clamp(-1, 1)
+        sounds = outputs["audio"].detach().float().cpu()
+        if not sounds.isfinite().all():
+            raise ValueError("the sound is not finite; the model's checkpoint is damaged, or its training failed")
+        sounds = sounds.clamp(-1, 1)
         return [
             RebuiltClip(to_frames(video), sound, names)
             for video, sound, names in zip(outputs["image"], sounds, classes, strict=True)

@@ -59,6 +59,6 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_samples_by_channels_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"audio has shape \(5, 0\); a WAV file takes \[samples, channels\]"):
+    with pytest.raises(ValueError, match=r"shape \(5, 0\) is not a sound; it must be \[samples, channels\]"):
         write_wav(tmp_path / "bad.wav", torch.zeros(5, 0))
     assert not (tmp_path / "bad.wav").exists()

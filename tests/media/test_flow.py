@@ -48,7 +48,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (4, 5), (2, 0, 5)])
 def test_only_flow_can_be_written(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with unchecked(), pytest.raises(ValueError, match=r"must be \[2, height, width\]"):
+    with unchecked(), pytest.raises(ValueError, match=r"must be a tensor \[2, height, width\]"):
         write_flo(tmp_path / "bad.flo", torch.zeros(shape))
     assert not (tmp_path / "bad.flo").exists()
 

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import perceiver_io
 from perceiver_io.processors import TextProcessor
 from tests.small_models import SMALL
+from tests.unchecked import unchecked
 
 COLAB_TEXT = "This is an incomplete sentence where some words are missing."
 
@@ -33,6 +36,56 @@ def test_texts_of_a_batch_are_padded_to_the_longest() -> None:
 def test_masking_a_phrase_covers_all_its_bytes_wherever_it_occurs() -> None:
     tokens = TextProcessor(99)("ein schöner Tag[MASK], ein schöner", [" schöner"]).tokens[0]
     assert (tokens == 3).tolist() == [False] * 3 + [True] * 9 + [False] * 4 + [True] + [False] * 5 + [True] * 9
+
+
+def shown(tokens: torch.Tensor) -> str:
+    return bytes(ord("_") if token == 3 else token - 6 for token in tokens.tolist()).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases", "expected"),
+    [
+        ("A CAT SAT", ["CAT", "A"], "_ ___ S_T"),
+        ("ONE MASK, TWO", ["TWO", "MASK"], "ONE ____, ___"),
+        ("It IS [MASK] SMALL", ["S"], "It I_ _ _MALL"),
+        ("ab[MASK]", ["b[MASK]"], "a__"),
+        ("aaa", ["aa"], "___"),
+        ("abcd", ["abc", "bcd"], "____"),
+        ("[MASK][MASK]x", ["[MASK]x"], "___"),
+        ("é[MASK]é", ["é"], "_____"),
+        ("[MASK", ["MASK"], "[____"),
+    ],
+)
+def test_each_phrase_masks_its_own_bytes(text: str, phrases: list[str], expected: str) -> None:
+    assert shown(TextProcessor(99).encode(text, phrases)) == expected
+    assert shown(TextProcessor(99).encode(text, phrases[::-1])) == expected
+
+
+@given(st.text("abM[]é", max_size=12), st.lists(st.text("abM[]é", min_size=1, max_size=3), max_size=4))
+def test_masking_is_the_union_of_the_phrases_bytes(text: str, phrases: list[str]) -> None:
+    data = text.encode()
+    masked = {
+        place + offset
+        for phrase in phrases
+        for place in range(len(data))
+        if data[place:].startswith(phrase.encode())
+        for offset in range(len(phrase.encode()))
+    }
+    tokens = TextProcessor(99).encode(text, phrases)
+    assert tokens.tolist() == [3 if place in masked else byte + 6 for place, byte in enumerate(data)]
+
+
+def test_texts_of_other_kinds_are_refused() -> None:
+    processor = TextProcessor(99)
+    for texts, mask, message in (
+        ([b"bytes"], (), "every text must be a str"),
+        (torch.zeros(3), (), "every text must be a str"),
+        ("text", [b"t"], "every phrase must be a str"),
+        ("[MASK]", "MASK", "'MASK' is not in the text"),
+        ("half \udcff", (), "is not valid in UTF-8: surrogates not allowed"),
+    ):
+        with unchecked(), pytest.raises(ValueError, match=message):
+            processor(texts, mask)  # type: ignore[arg-type]
 
 
 def test_a_phrase_may_be_in_one_text_of_several() -> None:

@@ -40,7 +40,7 @@ def test_ids_outside_the_vocabulary_are_refused(token: int) -> None:
 
 
 def test_only_one_text_is_decoded_at_a_time() -> None:
-    with unchecked(), pytest.raises(ValueError, match=r"shape \(1, 2\); decode one text"):
+    with unchecked(), pytest.raises(ValueError, match=r"shape \(1, 2\) and type int64; decode one text \[length\]"):
         TOKENIZER.decode(torch.tensor([[10, 11]]))
 
 

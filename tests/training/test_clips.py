@@ -1,7 +1,10 @@
 """Clips: made ones against what they are said to be, files against what was written into them."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -62,6 +65,27 @@ class TestVideoFolder:
         clips = video_folder(tmp_path)
         starts = {round(float(clips[Draw(0, seed)]["video"][0].mean()) * 255 / 16) for seed in range(10)}
         assert starts == {0, 1}
+
+    @pytest.mark.parametrize("ending", ["mkv", "mp4", "avi"])
+    def test_starts_are_within_the_pictures_whatever_headers_say(self, ending: str, tmp_path: Path) -> None:
+        (tmp_path / "b").mkdir()
+        path = tmp_path / "b" / f"clip.{ending}"
+        with av.open(str(path), "w") as container:
+            pictures = container.add_stream("mpeg4", rate=FRAME_RATE)
+            pictures.height, pictures.width, pictures.pix_fmt = 32, 48, "yuv420p"
+            sound = container.add_stream("aac", rate=48_000, layout="mono")
+            for shade in range(0, 96, 8):
+                frame = np.full((32, 48, 3), shade, np.uint8)
+                container.mux(pictures.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(pictures.encode(None))
+            for number in range(200):  # goes on for four seconds
+                block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                block.sample_rate, block.pts, block.time_base = 48_000, 1024 * number, Fraction(1, 48_000)
+                container.mux(sound.encode(block))
+            container.mux(sound.encode(None))
+        clips = video_folder(tmp_path)
+        starts = {round(float(clips[Draw(0, seed)]["video"][0].mean()) * 255 / 8) for seed in range(60)}
+        assert starts == set(range(8))
 
     def test_labels_are_the_files(self, tmp_path: Path) -> None:
         for name in ("juggling", "abseiling", "zumba"):

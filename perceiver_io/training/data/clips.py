@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from perceiver_io.media import FRAME_RATE, read_audio, read_video, video_duration
+from perceiver_io.media import FRAME_RATE, TooShortError, read_audio, read_video, video_duration
 from perceiver_io.processors import prepare_audio, prepare_video
 from perceiver_io.training.data.class_folders import LabelledFile
 from perceiver_io.training.sampling import Draw
@@ -83,9 +85,8 @@ class VideoFolder:
             ValueError: a video that cannot be read, is too short or has no sound, naming the file.
         """
         path, label = self.files[draw.index]
-        start = self._start(path, draw.seed) if self.random_positions else 0
+        start, frames = self._frames(path, draw.seed)
         first, samples = start * self.audio_samples_per_frame, self.num_frames * self.audio_samples_per_frame
-        frames = read_video(path, self.image_size, self.num_frames, start=start)
         sound = read_audio(path, FRAME_RATE * self.audio_samples_per_frame, first + samples)
         if not len(sound):
             raise ValueError(f"{path} has no sound; the model learns from pictures and sound: give a video with both")
@@ -95,10 +96,28 @@ class VideoFolder:
             "label": torch.tensor(label),
         }
 
-    def _start(self, path: Path, seed: int) -> int:
-        """The first frame of the clip; every start that leaves enough frames is as likely."""
-        latest = math.floor(video_duration(path) * FRAME_RATE + 1e-3) - self.num_frames
-        return int(torch.randint(max(latest, 0) + 1, (), generator=torch.Generator().manual_seed(seed)))
+    def _frames(self, path: Path, seed: int) -> tuple[int, UInt8[np.ndarray, "frames height width 3"]]:
+        """Reads the frames of the clip, and says which is the first; every start that leaves enough is as likely."""
+        if not self.random_positions:
+            return 0, read_video(path, self.image_size, self.num_frames)
+        random = torch.Generator().manual_seed(seed)
+        num_frames = math.floor(_duration(path, path.stat().st_mtime_ns) * FRAME_RATE + 1e-3)
+        start = self._start(num_frames, random)
+        try:
+            return start, read_video(path, self.image_size, self.num_frames, start=start)
+        except TooShortError as error:
+            # The header promised more. Starts that there are were as likely as one another, and still are.
+            start = self._start(error.num_frames, random)
+            return start, read_video(path, self.image_size, self.num_frames, start=start)
+
+    def _start(self, num_frames: int, random: torch.Generator) -> int:
+        return int(torch.randint(max(num_frames - self.num_frames, 0) + 1, (), generator=random))
+
+
+@lru_cache(maxsize=100_000)
+def _duration(path: Path, changed: int) -> float:
+    # Some files say it only to those who go through them.
+    return video_duration(path)
 
 
 class MovingShapes:
