@@ -29,7 +29,7 @@ docs: .venv/docs
 	$(BIN)/mkdocs build --strict
 
 figures: .venv/dev
-	$(BIN)/python docs/make_figures.py
+	$(BIN)/python -m docs.make_figures
 
 wheel: .venv/dev
 	rm -rf build dist && mkdir dist

@@ -21,7 +21,7 @@ DATA = {
         "pytorch_checkpoints",
         ["README.md", "tiny-*/*.json", "tiny-*/model.safetensors"],
     ),
-    "perceiver_io.samples": ("examples/samples", ["README.md", "*.jpg", "*.mp4", "*.png", "*.txt"]),
+    "perceiver_io.samples": ("examples/samples", ["README.md", "*.flo", "*.jpg", "*.mp4", "*.png", "*.txt"]),
 }
 
 EXTRAS = {

@@ -1,4 +1,4 @@
-"""Draws the figures of the documents: `python docs/make_figures.py`, after changing a model, a sample or a drawing."""
+"""Draws the figures of the documents: `python -m docs.make_figures`, after changing a model, a sample or a drawing."""
 
 import io
 from pathlib import Path
@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import perceiver_io
+from examples.tiny.moving_textures import MovingTextures
 from perceiver_io.atomic import new_file
 from perceiver_io.processors import ImageProcessor, TextProcessor, VideoProcessor, read_class_names
-from perceiver_io.training.data.flow import MovingTextures
 from perceiver_io.training.sampling import Draw
 from perceiver_io.visualize import draw_flow, draw_masked_text
 from perceiver_io.visualize.style import new_figure

@@ -4,7 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceiver_io.commands.cli import run_command
+from perceiver_io.commands.cli import run_command, run_module
+from perceiver_io.commands.train import TaskCommand
+from perceiver_io.training.tasks import Task
 
 
 def run(command: str, argv: Sequence[str] | None = None) -> None:
@@ -14,4 +16,14 @@ def run(command: str, argv: Sequence[str] | None = None) -> None:
         SystemExit: after an error that the user can mend (code 2) or an interruption (130).
     """
     if code := run_command(command, argv, prog=Path(sys.argv[0]).name):
+        raise SystemExit(code)
+
+
+def train(task: Task, argv: Sequence[str] | None = None) -> None:
+    """Trains with the script's arguments.
+
+    Raises:
+        SystemExit: as `run`.
+    """
+    if code := run_module(TaskCommand(task), argv, prog=f"python examples/{Path(sys.argv[0]).name}"):
         raise SystemExit(code)

@@ -91,6 +91,10 @@ def test_commands_are_understood(document: str, words: list[str], monkeypatch: p
             main(words[1:])
         else:
             assert words[0] == "python"
+            if words[1:3] == ["-m", "perceiver_io"]:
+                from perceiver_io.commands.cli import main
+
+                main(words[3:])
             monkeypatch.setattr(sys, "argv", words[1:])
             monkeypatch.syspath_prepend(str(ROOT / words[1]).rsplit("/", 1)[0])
             runpy.run_path(words[1], run_name="__main__")

@@ -1,6 +1,6 @@
 """Draws the sample inputs of the examples: a hot-air balloon over hills, still and moving, and a humming shape.
 
-    python examples/samples/make_samples.py
+    python -m examples.samples.make_samples
 
 Everything but the digits is drawn by this script, so that it is the project's own (CC0, see README.md). Running it
 again gives the same pictures; the videos' files differ by a few bytes each time, as x264 encodes them.
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from perceiver_io.media import FRAME_RATE, SAMPLE_RATE, to_frames, write_mp4
+from examples.tiny.digits import Digits
+from examples.tiny.moving_shapes import MovingShapes
+from examples.tiny.moving_textures import MovingTextures
+from perceiver_io.media import FRAME_RATE, SAMPLE_RATE, to_frames, write_flo, write_mp4
 from perceiver_io.training import Draw
-from perceiver_io.training.data.clips import MovingShapes
-from perceiver_io.training.data.flow import MovingTextures
-from perceiver_io.training.data.images import Digits
 
 SAMPLES = Path(__file__).parent
 OVERSAMPLING = 3  # drawn this much larger, then averaged: smooth edges
@@ -133,11 +133,12 @@ def write_shapes() -> None:
 
 
 def write_textures() -> None:
-    """Writes a pair of frames such as the tiny flow model was trained on, but four times as large."""
+    """Writes a pair of frames such as the tiny flow model was trained on, but four times as large, and its motion."""
     pair = MovingTextures(1, image_size=(128, 192))[Draw(0, seed=7)]
     frames = to_frames((torch.stack([pair["frame1"], pair["frame2"]]) + 1) / 2)
     for number, frame in enumerate(frames, start=1):
         Image.fromarray(frame).save(SAMPLES / f"textures_{number}.png", optimize=True)
+    write_flo(SAMPLES / "textures.flo", pair["flow"])
 
 
 def main() -> None:

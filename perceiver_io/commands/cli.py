@@ -6,6 +6,7 @@ Each subcommand is a module of `perceiver_io.commands`, which says what it has t
 import argparse
 import importlib
 import json
+import shlex
 import signal
 import sys
 import traceback
@@ -17,7 +18,7 @@ from typing import NoReturn, cast
 from perceiver_io.commands import Command
 from perceiver_io.version import __version__
 
-COMMANDS = ("demo", "mlm", "classify", "flow", "video", "download", "convert", "info")
+COMMANDS = ("demo", "mlm", "classify", "flow", "video", "train", "download", "convert", "info")
 
 # What the user can mend. Anything else is a mistake of ours and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError)
@@ -74,7 +75,9 @@ def run_module(module: Command, argv: Sequence[str] | None, prog: str) -> int:
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser.set_defaults(command_line=shlex.join([*prog.split(), *words]))
+    arguments = parser.parse_args(words)
     try:
         with reported_errors(arguments.debug):
             result = module.run(arguments)
@@ -104,7 +107,7 @@ def reported_errors(debug: bool = False) -> Iterator[None]:
         print(f"error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt as interruption:
-        print("interrupted", file=sys.stderr)
+        print(_one_line(str(interruption)) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from interruption
 
 

@@ -22,11 +22,9 @@ from perceiver_io.commands.demo_page import (
     rebuilt_video,
 )
 from perceiver_io.commands.models import add_device_argument
-from perceiver_io.media import load_image, to_frames, write_mp4, write_wav
+from perceiver_io.media import load_image, read_flo, write_mp4, write_wav
 from perceiver_io.perceiver import PerceiverIO
-from perceiver_io.processors import FramePairs
-from perceiver_io.training.data.flow import MovingTextures
-from perceiver_io.training.sampling import Draw
+from perceiver_io.processors import FlowProcessor
 from perceiver_io.version import __version__
 from perceiver_io.weights.locations import sample
 
@@ -35,7 +33,7 @@ EXAMPLE = "perceiver-io demo --output outputs/demo"
 TEXT = "This module defines a class that is used to read files. The function returns a list of all the names in it."
 HIDDEN = ("that", "returns", "the")
 PICTURES = tuple(f"digit_{digit}.png" for digit in (2, 3, 5, 6, 8, 9))
-FLOW_SEED = 7
+FRAMES, MOTION = ("textures_1.png", "textures_2.png"), "textures.flo"
 VIDEO, VIDEO_CLIPS = "moving_shape.mp4", 4
 PAGE = "index.html"
 
@@ -122,19 +120,19 @@ def _images(folder: Path, device: str) -> _Part:
 
 def _flow(folder: Path, device: str) -> _Part:
     model = flow.load(flow.BUNDLED, device)
-    height, width = model.config.image_size
     # Larger than what the model reads at once, so that it works with tiles.
-    pair = MovingTextures(1, image_size=(2 * height, 2 * width))[Draw(0, FLOW_SEED)]
-    motion = flow.predict(model, FramePairs(pair["frame1"][None], pair["frame2"][None]))
-    first, second = to_frames((torch.stack([pair["frame1"], pair["frame2"]]) + 1) / 2)
-    error = float((motion - pair["flow"]).norm(dim=0).mean())
-    still = float(pair["flow"].norm(dim=0).mean())
+    height, width = (2 * side for side in model.config.image_size)
+    first, second = (load_image(sample(name))[:height, :width] for name in FRAMES)
+    true = read_flo(sample(MOTION))[:, :height, :width]
+    motion = flow.predict(model, FlowProcessor()(first, second))
+    error = float((motion - true).norm(dim=0).mean())
+    still = float(true.norm(dim=0).mean())
     section = Section(
         "flow",
         "Motion seen",
         f"Each pixel of the first frame, and where it is in the second. The model is off by {error:.2f} pixels on "
         f"average, where things move by {still:.2f}.",
-        flow_panels(first, second, motion, pair["flow"]),
+        flow_panels(first, second, motion, true),
         _facts(flow.BUNDLED, model, flow.write(first, second, motion, folder / "flow.png")),
     )
     return _Part(section, {**flow.result(motion), "end_point_error": error})

@@ -35,31 +35,31 @@ def kinetics700_classes() -> tuple[str, ...]:
 
 
 def read_class_names(directory: str | Path) -> tuple[str, ...] | None:
-    """Reads the class names that came with a model, in the order of its logits; None without any.
+    """Reads the class names of a saved model, in the order of its logits, or None where it has none.
 
-    A training script leaves them beside the model; conversion, in its metadata.
+    They are metadata of its `config.json`. Models that version 0.1.0 trained have them in `training.json`.
 
     Raises:
-        ValueError: the file that should hold them is damaged.
+        ValueError: if the file that should hold them is damaged.
     """
-    path = Path(directory) / "training.json"
+    return _read_class_names(Path(directory, "config.json"), "metadata") or _read_class_names(
+        Path(directory, "training.json")
+    )
+
+
+def _read_class_names(path: Path, *keys: str) -> tuple[str, ...] | None:
     if not path.is_file():
-        return _converted_class_names(Path(directory) / "config.json")
+        return None
     try:
-        names = json.loads(path.read_text(encoding="utf-8")).get("class_names")
+        notes = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            notes = notes.get(key, {})
+        names = notes.get("class_names")
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not what a training script writes ({error}); copy or remove it") from error
+        raise ValueError(f"{path} is not what this library writes ({error}); copy or remove it") from error
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"class_names in {path} must be a list of strings")
     return None if names is None else tuple(names)
-
-
-def _converted_class_names(config: Path) -> tuple[str, ...] | None:
-    try:
-        names = json.loads(json.loads(config.read_text(encoding="utf-8"))["metadata"]["class_names"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # converted without names, or not by us; load_model says what is wrong with it
-    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def name_classes(num_classes: int, given: Sequence[str] | None, released: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from perceiver_io.attention import CrossAttention, SelfAttention
-from perceiver_io.multimodal import MultimodalPreprocessor
 
 Strategy = Literal["ddp", "fsdp"]
 
@@ -58,12 +57,14 @@ def process_group(device: str) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def distribute(model: nn.Module, strategy: Strategy) -> nn.Module:
-    """Maps a model on its device to what training calls: the model itself, or one that works with other processes.
+def distribute(step: nn.Module, model: nn.Module, strategy: Strategy) -> nn.Module:
+    """Maps a step of training to what is called in its place: itself, or one that works with other processes.
 
     All start from the first process's weights. Batch statistics stay each process's own, as in the reference.
 
     Args:
+        step: returns losses, and nothing else that has a gradient; so what reaches no loss is known.
+        model: the part of it that is trained, on its device.
         strategy: "ddp" keeps a copy in every process; "fsdp" shards the model in place, layer by layer.
 
     Raises:
@@ -73,14 +74,13 @@ def distribute(model: nn.Module, strategy: Strategy) -> nn.Module:
     if world().size == 1:
         if strategy == "fsdp":
             raise ValueError("strategy 'fsdp' needs several processes; start them with torchrun, or use 'ddp'")
-        return model
+        return step
     if strategy == "ddp":
         # Newer PyTorch has another name for it.
         is_new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
         buffers: dict[str, Any] = {"forward_sync_buffers" if is_new else "broadcast_buffers": False}
-        # Where modalities can be masked, the tokens that stand for them serve some batches only.
-        has_optional = any(isinstance(module, MultimodalPreprocessor) for module in model.modules())
-        return DistributedDataParallel(model, find_unused_parameters=has_optional, **buffers)
+        # A loss need not depend on all outputs, nor an output on all inputs: modalities can be masked.
+        return DistributedDataParallel(step, find_unused_parameters=True, **buffers)
     try:
         from torch.distributed.fsdp import fully_shard
     except ImportError as error:
@@ -91,16 +91,21 @@ def distribute(model: nn.Module, strategy: Strategy) -> nn.Module:
         if isinstance(module, SelfAttention | CrossAttention):
             fully_shard(module)
     fully_shard(model)
-    return model
+    return step
 
 
 @contextmanager
-def gradient_exchange(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Inside, gradients of what `distribute` returned are exchanged if `enabled`; otherwise they accumulate locally."""
+def gradient_exchange(step: nn.Module, model: nn.Module, enabled: bool) -> Iterator[None]:
+    """Inside, gradients are exchanged if `enabled`; otherwise they accumulate locally.
+
+    Args:
+        step: that `distribute` returned.
+        model: that it was given.
+    """
     if world().size == 1:
         yield
-    elif isinstance(model, DistributedDataParallel):
-        with nullcontext() if enabled else model.no_sync():
+    elif isinstance(step, DistributedDataParallel):
+        with nullcontext() if enabled else step.no_sync():
             yield
     else:
         cast(Any, model).set_requires_gradient_sync(enabled)
@@ -108,6 +113,19 @@ def gradient_exchange(model: nn.Module, enabled: bool) -> Iterator[None]:
             # Changing such an output in place would be wrong; nothing here does.
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             yield
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set in any of the processes, all of which must call it.
+
+    Args:
+        device: of this process.
+    """
+    if world().size == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:

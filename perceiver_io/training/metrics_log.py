@@ -34,6 +34,7 @@ class MetricsLog:
         kept = [record for record in read_metrics(path) if record["step"] <= start_step] if start_step else []
         with new_file(path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        self._logged = {(record["step"], record["kind"]) for record in kept}
         self._file = path.open("a", encoding="utf-8")
         self._begin = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
         self._board = SummaryWriter(directory / "tensorboard", purge_step=start_step + 1)
@@ -46,11 +47,19 @@ class MetricsLog:
             kind: what the figures describe: "training" or "evaluation".
         """
         seconds = round(time.monotonic() - self._begin, 3)
-        self._file.write(json.dumps({"step": step, "kind": kind, "seconds": seconds, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "kind": kind, "seconds": seconds, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:  # its own message does not name the file
+            raise OSError(error.errno, error.strerror, self._file.name) from error
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
         self._board.flush()
+        self._logged.add((step, kind))
+
+    def has(self, step: int, kind: str) -> bool:
+        """Whether there are figures of a kind for a step."""
+        return (step, kind) in self._logged
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -63,8 +72,22 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Maps `metrics.jsonl` to its records; none if there is no file, and without a last line that was cut off."""
+    """Maps `metrics.jsonl` to its records; none if there is no file, and without a last line that was cut off.
+
+    Raises:
+        ValueError: if another line is damaged.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            record = json.loads(line)
+            if not {"step", "kind", "seconds"} <= record.keys():
+                raise ValueError("it is no record of figures")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"line {number} of {path} is damaged ({error}); remove the line, or the file") from error
+        records.append(record)
+    return records

@@ -14,19 +14,23 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from perceiver_io.models.config import ModelConfig
-from perceiver_io.optional import needs_extra
 from perceiver_io.training.distributed import (
     Strategy,
+    any_process,
     distribute,
     gradient_exchange,
     mean_over_processes,
     world,
 )
+from perceiver_io.training.fingerprints import described, fingerprint
+from perceiver_io.training.interruption import Interruption, ignore_interruptions
 from perceiver_io.training.lamb import global_norm
-from perceiver_io.training.metrics_log import MetricsLog
+from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog
+from perceiver_io.training.progress import Progress
+from perceiver_io.training.run_directory import occupied
 from perceiver_io.training.sampling import Draw, DrawSampler, derived_seed
 from perceiver_io.training.schedules import Schedule
-from perceiver_io.training.training_state import full_state_dict, load_state, save_state
+from perceiver_io.training.training_state import DATA, full_state_dict, load_state, previous, save_state
 
 Batch = dict[str, Tensor]
 Objective = Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]
@@ -37,11 +41,16 @@ _CPU = torch.device("cpu")
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 STATE_FILE = "state.pt"
+# Examples that tell the data from others, where these do not say themselves what does.
+_LOOKED_AT = 8
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What the trainer learns from: examples as functions of a `Draw`, so that a resumed run sees the same ones."""
+    """What the trainer learns from: examples as functions of a `Draw`, so that a resumed run sees the same ones.
+
+    It may have a method `fingerprint` that tells it from other data; see `fingerprints`.
+    """
 
     def __len__(self) -> int:
         """The number of examples in an epoch."""
@@ -52,7 +61,7 @@ class Dataset(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How a run is run. Numbers of steps count updates of the weights.
+    """Settings of a run. Numbers of steps count updates of the weights.
 
     Args:
         num_steps: length of the run.
@@ -66,7 +75,7 @@ class TrainerConfig:
         strategy: how several processes share the work; see `distribute`.
         log_every: steps between two lines of figures.
         evaluate_every: steps between two evaluations; None evaluates at the end alone.
-        checkpoint_every: steps between two saved states; None saves at the end alone.
+        checkpoint_every: steps between two saved states; None saves at the end, and before evaluations, alone.
 
     Raises:
         ValueError: for a value that breaks these rules, naming the field.
@@ -99,16 +108,15 @@ class TrainerConfig:
 class Trainer:
     """Trains a model, alone or as one of the processes inside `process_group`.
 
-    The directory gets `state.pt`, from which the same run goes on when it is started again, `metrics.jsonl` and
-    `tensorboard/`; several processes must see the same directory. A parameter that does not require a gradient is
-    frozen, and a module whose parameters all are stays in evaluation mode.
+    The directory gets `state.pt` and `state.previous.pt`, from which the same run goes on when it is started again,
+    `metrics.jsonl` and `tensorboard/`; several processes must see the same directory. A parameter that does not require
+    a gradient is frozen, and a module whose parameters all are stays in evaluation mode.
 
     Args:
         model: placed on `config.device` here.
         objective: runs the model on a batch and returns scalars: "loss", which must be a mean over the batch, and
             others to log. It calls the model itself, not its parts, and draws random numbers from the generator (on the
-            CPU) that it is given. With several processes the model that it is given is a wrapper without the model's
-            attributes, and a parameter must serve in all micro-batches or in none.
+            CPU) that it is given. With "fsdp" a parameter must serve in all micro-batches or in none.
         dataset: see `Dataset`.
         config: see there.
         directory: of the run.
@@ -139,54 +147,73 @@ class Trainer:
         self.schedule = schedule
         self.evaluate = evaluate
         self.model = model.to(config.device)
-        self._trained = distribute(self.model, config.strategy)
+        self._trained = distribute(_Step(self.model, objective), self.model, config.strategy)
         self.optimizer = make_optimizer(self.model)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = GradScaler(config.device.type, enabled=config.precision == "float16")
-        self._run = self._definition()
+        self._saved_step = 0
 
     def fit(self) -> dict[str, float]:
         """Trains from the saved state, or the start, to the end; returns the figures of the last evaluation.
 
-        Without an evaluation these are the last step's.
+        Without an evaluation these are the last step's. The state is saved before an evaluation, and after a signal
+        (SIGINT, SIGTERM) that comes during a step.
 
         Raises:
             FloatingPointError: when the loss or the gradient is not finite, naming the step and its examples.
-            ValueError: if the directory holds the state of another run, or a damaged one.
+            ValueError: if the directory holds the state of another run, or damaged ones, or is another run's right now.
+            OSError: if a file cannot be written, with its name.
+            KeyboardInterrupt: after such a signal; says how to go on.
         """
-        with needs_extra("the progress bar", "train"):
-            from tqdm import tqdm
+        is_first = world().rank == 0
+        files = [STATE_FILE, previous(self._state_path).name, METRICS_FILE]
+        with (
+            occupied(self.directory, files) if is_first else nullcontext(),
+            Interruption(alone=world().size == 1) as interruption,
+        ):
+            try:
+                with interruption.at_once():
+                    self._run = self._definition()
+                    start = self._saved_step = self._load_state()
+                    self._set_training_mode()
+                with MetricsLog(self.directory, start) if is_first else nullcontext() as log:
+                    return self._train(start, log, interruption)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(self._way_on()) from interrupt
 
-        config, is_first = self.config, world().rank == 0
-        start = self._load_state()
+    def _train(self, start: int, log: MetricsLog | None, interruption: Interruption) -> dict[str, float]:
+        config = self.config
+        values = self._evaluated_after(start, log, interruption) if start else {}
         if start == config.num_steps:
-            return self._evaluated()
+            return values
         loader: DataLoader[Batch] = DataLoader(
             self.dataset,  # type: ignore[arg-type]  # its examples are asked for by draws
             batch_sampler=self._sampler(start),
             num_workers=config.num_workers,
             pin_memory=config.device.type == "cuda",
+            worker_init_fn=ignore_interruptions,
         )
         batches = iter(loader)
-        self._set_training_mode()
-        with MetricsLog(self.directory, start) if is_first else nullcontext() as log:
-            progress = tqdm(total=config.num_steps, initial=start, unit="step", disable=None if is_first else True)
-            for step in range(start + 1, config.num_steps + 1):
-                figures = self._update(step, batches)
-                progress.update()
-                is_last = step == config.num_steps
-                if is_last or step % config.log_every == 0:
-                    values = mean_over_processes(figures)
-                    progress.set_postfix(loss=f"{values['loss']:.4g}")
-                    if log is not None:
-                        log.write(step, "training", values)
-                if self.evaluate is not None and (is_last or _is_due(step, config.evaluate_every)):
-                    values = self._evaluated()
-                    if log is not None:
-                        log.write(step, "evaluation", values)
-                if is_last or _is_due(step, config.checkpoint_every):
-                    save_state(self._state_path, step, self.model, self.optimizer, self._scaler, self._run)
-            progress.close()
+        progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
+        for step in range(start + 1, config.num_steps + 1):
+            figures = self._update(step, batches)
+            is_last = step == config.num_steps
+            is_logged = is_last or step % config.log_every == 0
+            if is_logged:
+                values = mean_over_processes(figures)
+                if log is not None:
+                    log.write(step, "training", values)
+            progress.update(step, float(figures["loss"]) if is_logged or step == start + 1 else None)
+            is_stopped = any_process(interruption.is_requested, config.device)
+            is_evaluated = self._is_evaluated(step)
+            if is_last or is_stopped or is_evaluated or _is_due(step, config.checkpoint_every):
+                save_state(self._state_path, step, self.model, self.optimizer, self._scaler, self._run)
+                self._saved_step = step
+            if is_stopped:
+                raise KeyboardInterrupt
+            if is_evaluated:
+                values = self._evaluated_after(step, log, interruption)
+        progress.close()
         return values
 
     def full_state_dict(self) -> dict[str, Any]:
@@ -200,7 +227,7 @@ class Trainer:
             group["lr"] = peak * rate
         micro_batches = []
         for micro_batch in range(config.accumulation):
-            with gradient_exchange(self._trained, enabled=micro_batch == config.accumulation - 1):
+            with gradient_exchange(self._trained, self.model, enabled=micro_batch == config.accumulation - 1):
                 figures = self._figures(step, micro_batch, next(batches))
                 self._scaler.scale(figures["loss"] / config.accumulation).backward()
             micro_batches.append({name: value.detach().float() for name, value in figures.items()})
@@ -228,7 +255,7 @@ class Trainer:
         torch.manual_seed(derived_seed(*numbers, 0))
         generator = torch.Generator().manual_seed(derived_seed(*numbers, 1))
         with torch.autocast(config.device.type, _AUTOCAST.get(config.precision), enabled=config.precision in _AUTOCAST):
-            return self.objective(self._trained, batch, generator)
+            return self._trained(batch, generator)
 
     def _check_finite(self, step: int, losses: list[Tensor], norm: Tensor) -> None:
         # While the scale of float16's gradients is too high they overflow, and GradScaler leaves the update out.
@@ -249,14 +276,32 @@ class Trainer:
             f"{what} at {where}, with examples {', '.join(examples)}; look at these, or lower the learning rate"
         )
 
-    def _evaluated(self) -> dict[str, float]:
-        if self.evaluate is None:
+    def _is_evaluated(self, step: int) -> bool:
+        is_due = step == self.config.num_steps or _is_due(step, self.config.evaluate_every)
+        return self.evaluate is not None and is_due
+
+    def _evaluated_after(self, step: int, log: MetricsLog | None, interruption: Interruption) -> dict[str, float]:
+        """The figures of an evaluation that is due after a step, and not logged yet unless the run is over."""
+        is_missing = any_process(log is not None and not log.has(step, "evaluation"), self.config.device)
+        if not self._is_evaluated(step) or not (is_missing or step == self.config.num_steps):
             return {}
+        assert self.evaluate is not None
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), interruption.at_once():
             values = self.evaluate(self.model)
         self._set_training_mode()
+        if log is not None and is_missing:
+            log.write(step, "evaluation", values)
         return values
+
+    def _way_on(self) -> str:
+        """What whoever ended the run wants to know."""
+        if not self._saved_step:
+            return f"interrupted before a state was saved in {self.directory}; the same command starts again"
+        return (
+            f"interrupted; {self._state_path} holds step {self._saved_step} of {self.config.num_steps}, and the same "
+            "command goes on from it"
+        )
 
     def _set_training_mode(self) -> None:
         self._trained.train()
@@ -290,7 +335,7 @@ class Trainer:
         return start
 
     def _definition(self) -> dict[str, Any]:
-        """What must stay the same for a run to go on. How processes and micro-batches share the work may change."""
+        """All that must stay the same for a run to go on. How processes and micro-batches share the work may change."""
         config = self.config
         settings = [
             {name: value for name, value in group.items() if name not in ("params", "lr")}
@@ -298,18 +343,37 @@ class Trainer:
         ]
         model_config = getattr(self.model, "config", None)
         fields = model_config.to_dict() if isinstance(model_config, ModelConfig) else {}
+        parameters = dict(self.model.named_parameters())
+        examples = DrawSampler(len(self.dataset), batch_size=_LOOKED_AT, num_steps=1)
         return {
             "number of steps": config.num_steps,
             "batch size, times accumulation and processes": config.batch_size * config.accumulation * world().size,
             "precision": config.precision,
             "seed": config.seed,
             "number of examples": len(self.dataset),
+            DATA: fingerprint(self.dataset, examples.draws(0)),
+            "objective": described(self.objective) if dataclasses.is_dataclass(self.objective) else "",
             "optimizer": type(self.optimizer).__name__,
             "optimizer's settings": settings,
             "peak learning rates": self._peak_rates,
             "schedule at its quarters": [self.schedule(part * config.num_steps // 4) for part in range(5)],
+            "shape": {name: list(tensor.shape) for name, tensor in self.model.state_dict().items()},
+            "requires_grad": {name: parameter.requires_grad for name, parameter in parameters.items()},
             **{f"model's {name}": value for name, value in fields.items()},
         }
+
+
+class _Step(nn.Module):
+    """Maps a batch to the figures of an objective, of which the loss alone has a gradient."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        figures = self.objective(self.model, batch, generator)
+        return {name: value if name == "loss" else value.detach() for name, value in figures.items()}
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -1,9 +1,15 @@
 """All that a run needs to go on where it was: model, optimiser, scale of the gradients, and the step.
 
 The learning rate, the data and every random number are functions of the step and the seed, so the step says them all.
+
+The last two states are kept, each with a SHA-256 of its content. So there is a whole one whenever a process or the
+machine stops, and one that is damaged later is found out, and the one before it takes its place.
 """
 
-import pickle
+import errno
+import hashlib
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +28,17 @@ from torch.optim import Optimizer
 
 from perceiver_io.atomic import new_file
 from perceiver_io.training.distributed import world
+from perceiver_io.training.fingerprints import same
 
 # Sharded tensors are gathered on the CPU of the first process.
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+# The digest is the comment with which a ZIP file ends, as which PyTorch saves; so `torch.load` reads it all the same.
+_MARK = b"sha256 "
+_COMMENT = len(_MARK) + 64
+
+# What is compared up to rounding.
+DATA = "data"
 
 
 def full_state_dict(model: nn.Module) -> dict[str, Any]:
@@ -35,13 +49,23 @@ def full_state_dict(model: nn.Module) -> dict[str, Any]:
     return get_model_state_dict(model, options=_FULL)
 
 
+def previous(path: Path) -> Path:
+    """Maps the path of the last state to that of the one before: `state.pt` to `state.previous.pt`."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
 def save_state(
     path: Path, step: int, model: nn.Module, optimizer: Optimizer, scaler: GradScaler, run: Mapping[str, Any]
 ) -> None:
     """Writes the state after `step` updates, at once or not at all. All processes must call it; the first one writes.
 
+    The state that is there is kept as `previous`.
+
     Args:
-        run: what defines the run, checked by `load_state`; strings, numbers and lists of them.
+        run: all that defines the run, checked by `load_state`; strings, numbers, and lists and dicts of them.
+
+    Raises:
+        OSError: if it cannot be written, for instance to a full disk, with the file's name.
     """
     model_state, optimizer_state = get_state_dict(model, optimizer, options=_FULL)
     if world().rank == 0:
@@ -53,38 +77,139 @@ def save_state(
             "scaler": scaler.state_dict(),
         }
         with new_file(path) as temporary:
-            torch.save(state, temporary)
+            _write(state, temporary, path)
+            # A run that is killed between this and the next step goes on from the previous state.
+            if path.exists():
+                path.replace(previous(path))
     if world().size > 1:
         dist.barrier()
+
+
+def _write(state: Mapping[str, Any], file: Path, name: Path) -> None:
+    try:
+        with file.open("w+b") as content:
+            torch.save(state, content)
+            content.seek(-2, os.SEEK_END)
+            content.write(_COMMENT.to_bytes(2, "little"))
+            content.flush()
+            content.write(_MARK + _digest(file).encode())
+            content.flush()
+            os.fsync(content.fileno())
+    except (OSError, RuntimeError) as error:  # PyTorch raises the latter while it handles the former
+        cause = error if isinstance(error, OSError) else error.__context__
+        number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
+        raise OSError(number, os.strerror(number), str(name)) from error
 
 
 def load_state(path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradScaler, run: Mapping[str, Any]) -> int:
     """Restores what `save_state` wrote and returns the number of updates done; without a file, 0.
 
-    Every process reads the file.
+    If the state is damaged or missing, the previous one is restored and takes its place, which a warning says. All
+    processes must call it, and each reads the file.
 
     Raises:
-        ValueError: if the file is damaged, or of a run that was defined otherwise.
+        ValueError: if the only states are damaged, or one is of a run that was defined otherwise.
     """
-    if not path.is_file():
+    damages = []
+    for candidate in (path, previous(path)):
+        if not candidate.is_file():
+            damages.append(f"{candidate} is missing")
+            continue
+        try:
+            state = _read(candidate)
+        except (ValueError, OSError) as error:
+            damages.append(f"{candidate} is damaged ({error})")
+            continue
+        _check_same_run(candidate, state["run"], run)
+        step = _restore(state, candidate, model, optimizer, scaler)
+        if world().size > 1:
+            dist.barrier()  # until all have read it
+        if damages and world().rank == 0:
+            warnings.warn(f"{damages[0]}; the run goes on from the state before it, of step {step}", stacklevel=2)
+            candidate.replace(path)
+        return step
+    if all(damage.endswith("missing") for damage in damages):
         return 0
+    raise ValueError(f"{' and '.join(damages)}; remove the damaged to start the run again")
+
+
+def _restore(state: Mapping[str, Any], path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradScaler) -> int:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        written = state["run"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); remove it to start the run again") from error
-    for name in sorted(written.keys() | run.keys()):
-        if written.get(name) != run.get(name):
-            raise ValueError(
-                f"{path} is of another run: its {name} is {written.get(name)!r}, not {run.get(name)!r}; "
-                "ask for the same again to go on with it, or choose another directory"
-            )
-    set_state_dict(
-        model,
-        optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-        options=StateDictOptions(full_state_dict=True),
-    )
-    scaler.load_state_dict(state["scaler"])
-    return state["step"]
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+            options=StateDictOptions(full_state_dict=True),
+        )
+        scaler.load_state_dict(state["scaler"])
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not fit the model and its optimizer ({_first_line(error)})") from error
+    return int(state["step"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The state in a file.
+
+    Raises:
+        ValueError: if its content is not what its digest says, or no state.
+    """
+    _check_digest(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state["run"], dict) or not isinstance(state["step"], int):
+            raise ValueError("it holds something else")
+        if state.keys() < {"model", "optimizer", "scaler"}:
+            raise ValueError("parts of it are missing")
+    except Exception as error:  # whatever unpickling raises
+        raise ValueError(_first_line(error)) from error
+    return state
+
+
+def _check_digest(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        size = file.tell() - _COMMENT
+        file.seek(max(size, 0))
+        comment = file.read()
+        if size < 0 or not comment.startswith(_MARK):
+            raise ValueError("it does not end in a digest of its content")
+        if comment[len(_MARK) :].decode("latin-1") != _digest(path, size):
+            raise ValueError("its content is not the one that its SHA-256 is of")
+
+
+def _digest(path: Path, size: int | None = None) -> str:
+    """The SHA-256 of a file's first `size` bytes, or of all."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while left and (block := file.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _check_same_run(path: Path, written: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    for name in sorted(written.keys() | run.keys(), key=lambda name: (name == DATA, name)):
+        before, now = written.get(name), run.get(name)
+        if same(before, now) if name == DATA else before == now:
+            continue
+        difference = _difference(name, before, now)
+        raise ValueError(
+            f"{path} is of another run: {difference}; ask for the same again to go on with it, or choose another "
+            "directory"
+        )
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name == DATA:
+        return "its data are not those that are given now"
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                return f"its {name} of {key} is {before.get(key)!r}, not {now.get(key)!r}"
+    return f"its {name} is {before!r}, not {now!r}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

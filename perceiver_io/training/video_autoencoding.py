@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from perceiver_io.models import VideoAutoencodingConfig
 from perceiver_io.position_encoding import select_rows
-from perceiver_io.training.classification import soft_targets
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.image_classification import soft_targets
 from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
 

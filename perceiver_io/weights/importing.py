@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +98,10 @@ def convert_source(
     """
     check_replaceable(destination, MODEL_FILES if overwrite else ())
     imported = read_model(source, kind=kind, preset=preset, config_overrides=config_overrides)
-    notes = {"source": source.name, "source_sha256": imported.sha256}
+    notes: dict[str, Any] = {"source": source.name, "source_sha256": imported.sha256}
     notes |= {"preset": imported.preset} if imported.preset else {"source_kind": imported.kind}
     if imported.class_names:
-        notes["class_names"] = dumps(imported.class_names)
+        notes["class_names"] = imported.class_names
     save_checkpoint(
         imported.config,
         imported.state_dict,

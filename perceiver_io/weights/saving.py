@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -28,13 +28,13 @@ WeightFormat = Literal["safetensors", "pth"]
 
 
 def save_model(
-    model: PerceiverIO, directory: str | Path, *, metadata: Mapping[str, str] | None = None, overwrite: bool = False
+    model: PerceiverIO, directory: str | Path, *, metadata: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> None:
     """Writes a task model as `config.json` and `model.safetensors`; nothing appears under the name before all is there.
 
     Args:
         directory: new or empty, or with `overwrite` one that holds a model and nothing else.
-        metadata: notes to keep with the weights, e.g. where they come from.
+        metadata: notes to keep with the model, anything that JSON can hold, e.g. where it comes from, or "class_names".
 
     Raises:
         ValueError: for a model that has no configuration.
@@ -54,7 +54,7 @@ def save_checkpoint(
     state_dict: Mapping[str, Tensor],
     directory: str | Path,
     *,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     weight_format: WeightFormat = "safetensors",
     overwrite: bool = False,
 ) -> None:
@@ -66,7 +66,8 @@ def save_checkpoint(
         weights = temporary / WEIGHT_FILES[weight_format]
         if weight_format == "safetensors":
             tensors = {name: tensor.contiguous() for name, tensor in state_dict.items()}
-            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt", **notes})
+            texts = {name: value for name, value in notes.items() if isinstance(value, str)}
+            safetensors.torch.save_file(tensors, weights, metadata={"format": "pt", **texts})
         else:
             torch.save(dict(state_dict), weights)
 

@@ -29,15 +29,18 @@ def test_the_likeliest_classes_come_first() -> None:
 
 def test_class_names_beside_a_model(tmp_path: Path) -> None:
     assert read_class_names(tmp_path) is None
-    file = tmp_path / "training.json"
-    file.write_text('{"seed": 0}')
-    assert read_class_names(tmp_path) is None
-    file.write_text('{"class_names": ["null", "один"]}', encoding="utf-8")
-    assert read_class_names(tmp_path) == ("null", "один")
-    for broken in ("{", "[]", '"text"', "[" * 10_000):
-        file.write_text(broken)
-        with pytest.raises(ValueError, match=r"training\.json is not what a training script writes"):
+    # Version 0.1.0 left them in the notes of the training.
+    for name, before, after in (("training.json", "", ""), ("config.json", '{"metadata": ', "}")):
+        file = tmp_path / name
+        file.write_text(f'{before}{{"seed": 0}}{after}')
+        assert read_class_names(tmp_path) == (None if name == "training.json" else ("training", "json"))
+        file.write_text(f'{before}{{"class_names": ["null", "один"]}}{after}', encoding="utf-8")
+        assert read_class_names(tmp_path) == ("null", "один")
+        for broken in ("{", "[]", '"text"', "[" * 10_000):
+            file.write_text(broken)
+            with pytest.raises(ValueError, match=rf"{name} is not what this library writes"):
+                read_class_names(tmp_path)
+        file.write_text(f'{before}{{"class_names": {{"0": "cat"}}}}{after}')
+        with pytest.raises(ValueError, match=rf"class_names in .*{name} must be a list of strings"):
             read_class_names(tmp_path)
-    file.write_text('{"class_names": {"0": "cat"}}')
-    with pytest.raises(ValueError, match=r"class_names in .*training\.json must be a list of strings"):
-        read_class_names(tmp_path)
+        file.write_text('{"class_names": ["training", "json"]}')

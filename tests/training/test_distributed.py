@@ -73,15 +73,15 @@ def test_a_sharded_run_goes_on_in_one_process(unbroken: Path, alone: tuple[Path,
 def test_alone_nothing_is_wrapped() -> None:
     model = nn.Linear(3, 2)
     assert world() == (0, 1)
-    assert distribute(model, "ddp") is model
-    with gradient_exchange(model, enabled=False):
+    assert distribute(model, model, "ddp") is model
+    with gradient_exchange(model, model, enabled=False):
         pass
     assert mean_over_processes({"loss": torch.tensor(2.5), "count": torch.tensor(3)}) == {"loss": 2.5, "count": 3.0}
 
 
 def test_alone_nothing_can_be_sharded() -> None:
     with pytest.raises(ValueError, match="strategy 'fsdp' needs several processes; start them with torchrun, or use"):
-        distribute(nn.Linear(3, 2), "fsdp")
+        distribute(nn.Linear(3, 2), nn.Linear(3, 2), "fsdp")
 
 
 def test_alone_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import perceiver_io
 from conversion.convert_haiku_checkpoint import main as convert
 from perceiver_io import ImageClassificationPerceiver
 from perceiver_io.training import Draw, Lamb, Trainer, TrainerConfig, decay_groups, flat_then_cosine, read_metrics
-from perceiver_io.training.classification import ClassificationObjective
 from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
+from perceiver_io.training.image_classification import ClassificationObjective
 from tests.golden import GOLDEN_DIR, Case
 from tests.parity.test_models import preset_of
 from tests.small_models import SMALL

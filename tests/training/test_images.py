@@ -1,8 +1,7 @@
-"""Folders of pictures, damaged ones among them, and the digits."""
+"""Folders of pictures, damaged ones among them."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,7 +12,7 @@ from perceiver_io.media import load_image
 from perceiver_io.training import Draw, DrawSampler
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile, find_labelled_files
-from perceiver_io.training.data.images import PICTURE_SUFFIXES, Digits, ImageFolder, digit_pictures
+from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
 
 
@@ -104,32 +103,3 @@ def test_damaged_pictures_are_left_out_counted_and_reported(damaged: Path) -> No
         UserWarning, match=r"2 of 6 examples could not be used, .*; the first: .*d\.png is not a picture"
     ):
         dataset.warn_of_unusable()
-
-
-def test_digits_are_pictures_with_a_margin() -> None:
-    pictures, labels = digit_pictures()
-    assert pictures.shape == (1797, 3, 32, 32)
-    assert pictures.dtype == torch.uint8
-    assert labels.bincount().min() > 170
-    assert torch.equal(pictures[:, 0], pictures[:, 2])
-    assert pictures[:, :, [0, -1]].max() < 10  # overshoots of the resizing
-    assert pictures.max() == 255
-
-
-def test_held_out_digits_are_others() -> None:
-    training, held_out = Digits(as_it_is), Digits(as_it_is, held_out=True)
-    assert (len(training), len(held_out)) == (1437, 360)
-    assert sorted([*training.chosen.tolist(), *held_out.chosen.tolist()]) == list(range(1797))
-    assert held_out.labels.unique().tolist() == list(range(10))
-    assert "".join(Digits.CLASSES) == "0123456789"
-    # The split is fixed: recorded results are of these digits.
-    assert held_out.chosen[:5].tolist() == [362, 1792, 1773, 593, 1486]
-
-
-def test_a_digit_is_an_example() -> None:
-    digits = Digits(EvaluationCrop(size=(24, 28)))
-    example = digits[Draw(7, 0)]
-    assert example["image"].shape == (3, 24, 28)
-    pictures, labels = digit_pictures()
-    assert example["label"] == labels[digits.chosen[7]]
-    assert np.array_equal(digits.pictures[7], pictures[digits.chosen[7]])

@@ -1,6 +1,7 @@
 """The trainer in one process: resuming, accumulation, precision, and what it refuses."""
 
 import dataclasses
+import json
 import multiprocessing
 import random
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_it_logs_evaluates_and_saves_when_due(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_only_evaluated(tmp_path: Path) -> None:
-    make_trainer(tmp_path).fit()
+    make_trainer(tmp_path, evaluate=lambda model: {"score": 6.0}).fit()
     written = (tmp_path / "metrics.jsonl").read_bytes()
     again = make_trainer(tmp_path, objective=stopping(objective, 1, interrupt), evaluate=lambda model: {"score": 7.0})
     assert again.fit() == {"score": 7.0}
@@ -197,14 +198,6 @@ def test_the_state_of_another_run_is_refused(change: dict[str, Any], message: st
         make_trainer(tmp_path, **change).fit()
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
-    make_trainer(tmp_path).fit()
-    state = tmp_path / "state.pt"
-    state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"state.pt is damaged .*; remove it to start the run again"):
-        make_trainer(tmp_path).fit()
-
-
 def test_processes_that_see_different_states_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "mean_over_processes", lambda values: dict.fromkeys(values, 4.5))
     with pytest.raises(ValueError, match=r"not all processes see the same .*state.pt; use a directory that they share"):
@@ -229,5 +222,14 @@ def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
 
 def test_a_line_that_was_cut_off_is_no_record(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "lo')
-    assert metrics_log.read_metrics(path) == [{"step": 1, "loss": 2.5}]
+    record = {"step": 1, "kind": "training", "seconds": 0.5, "loss": 2.5}
+    path.write_text(json.dumps(record) + '\n{"step": 2, "lo')
+    assert metrics_log.read_metrics(path) == [record]
+
+
+@pytest.mark.parametrize("line", [b"{bad}", b"3", b"\xff", b"[]", b'{"step": 1}', b"[" * 100_000, bytes(20)])
+def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "kind": "training", "seconds": 0.5}\n' + line + b"\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*metrics\.jsonl is damaged .*; remove the line, or the file"):
+        metrics_log.read_metrics(path)

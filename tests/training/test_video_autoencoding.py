@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import perceiver_io
+from examples.tiny.moving_shapes import MovingShapes
 from perceiver_io import VideoAutoencodingConfig
 from perceiver_io.training import Draw, derived_seed
-from perceiver_io.training.data.clips import MovingShapes
 from perceiver_io.training.points import draw_points
 from perceiver_io.training.video_autoencoding import (
     VideoAutoencodingEvaluation,

@@ -1,9 +1,10 @@
 """Files with classes: a folder for each class, as ImageNet and Kinetics come in."""
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from perceiver_io.training.data.files import data_files, is_hidden
 
 
 class LabelledFile(NamedTuple):
@@ -65,7 +66,7 @@ def class_names(directory: str | Path) -> list[str]:
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no folder {directory}; it must have a folder of files per class")
-    names = sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in directory.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     if not names:
         raise ValueError(f"{directory} has no folders in it; it must have one per class, with files: CLASS/FILE")
     return names
@@ -86,7 +87,7 @@ def labelled_files(directory: str | Path, classes: Sequence[str], suffixes: Sequ
     numbers = {name: number for number, name in enumerate(classes)}
     files = []
     for name in class_names(directory):
-        paths = sorted(_files(Path(directory) / name, tuple(suffixes)))
+        paths = data_files(Path(directory) / name, suffixes)
         if paths and name not in numbers:
             raise ValueError(
                 f"{paths[0]} is of class {name!r}, which is none of the {len(classes)} classes "
@@ -96,8 +97,3 @@ def labelled_files(directory: str | Path, classes: Sequence[str], suffixes: Sequ
     if not files:
         raise ValueError(f"{directory} has no files named CLASS/NAME{suffixes[0]} or the like ({', '.join(suffixes)})")
     return files
-
-
-def _files(directory: Path, suffixes: tuple[str, ...]) -> Iterable[Path]:
-    for folder, _, names in os.walk(directory, followlinks=True):
-        yield from (Path(folder, name) for name in names if name.lower().endswith(suffixes))

@@ -1,7 +1,10 @@
 """Text as windows of bytes: from files, a folder, or texts at hand."""
 
+import codecs
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
@@ -13,14 +16,60 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from perceiver_io.processors import BytesTokenizer
+from perceiver_io.training.data.files import data_files
 from perceiver_io.training.sampling import Draw
-
-Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 TEXT_SUFFIXES = (".md", ".rst", ".text", ".txt")
 
 # Between two documents in one window.
 _SEPARATOR = b"\n\n"
+# What the fingerprint of a long text is made of: so many pieces of so many bytes, evenly spread.
+_SAMPLED, _SAMPLE = 1024, 4096
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file, or a part of one, which is read anew whenever it is asked for.
+
+    So a folder may have more files than a process may open, and files may be larger than memory. They are not mapped
+    into memory: a process that reads a mapped file which is cut short meanwhile is killed.
+
+    Args:
+        path: of the file.
+        start: number of its first byte that counts.
+        stop: number of the byte after the last that counts.
+    """
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, part: slice) -> "TextFile":
+        start, stop, _ = part.indices(len(self))
+        return replace(self, start=self.start + start, stop=self.start + max(start, stop))
+
+    def __bytes__(self) -> bytes:
+        """Reads it.
+
+        Raises:
+            OSError: if the file cannot be read.
+            ValueError: if it has become shorter, naming the file.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.start)
+            content = file.read(len(self))
+        if len(content) < len(self):
+            raise ValueError(
+                f"{self.path} ends at byte {self.start + len(content)}, but had {self.stop} when the run began; "
+                "leave the text as it is while it is learned from"
+            )
+        return content
+
+
+Document: TypeAlias = bytes | npt.NDArray[np.uint8] | TextFile
 
 
 class TextWindows:
@@ -31,7 +80,7 @@ class TextWindows:
     every epoch cuts elsewhere.
 
     Args:
-        documents: bytes, or arrays of them such as memory-mapped files.
+        documents: bytes, arrays of them, or files.
         length: of a window, in bytes.
         random_positions: whether windows are moved; if not, they lie side by side, for evaluation.
 
@@ -39,17 +88,21 @@ class TextWindows:
         ValueError: if all documents together are shorter than a window.
     """
 
-    def __init__(self, documents: Sequence[bytes | Bytes], length: int, *, random_positions: bool = True) -> None:
-        arrays = [
-            np.frombuffer(document, np.uint8) if isinstance(document, bytes) else document for document in documents
-        ]
-        separator = np.frombuffer(_SEPARATOR, np.uint8)
-        self.pieces = [piece for array in arrays if len(array) for piece in (array, separator)][:-1]
+    def __init__(self, documents: Sequence[Document], length: int, *, random_positions: bool = True) -> None:
+        self.pieces = [piece for document in documents if len(document) for piece in (document, _SEPARATOR)][:-1]
         self.ends = list(accumulate(map(len, self.pieces)))
         self.length = length
         self.random_positions = random_positions
         if self.num_bytes < length:
             raise ValueError(f"the text has {self.num_bytes} bytes, fewer than a window of {length}; give more text")
+
+    def fingerprint(self) -> str:
+        """What tells this text from others: a digest of it, or of much of it if it is long, and how it is cut."""
+        digest = hashlib.sha256(f"{self.num_bytes} {self.length} {self.random_positions}".encode())
+        stride = max(self.num_bytes // _SAMPLED, _SAMPLE)
+        for start in range(0, self.num_bytes, stride):
+            digest.update(self._bytes(start, min(_SAMPLE, self.num_bytes - start)))
+        return digest.hexdigest()
 
     @property
     def num_bytes(self) -> int:
@@ -69,51 +122,76 @@ class TextWindows:
 
     def _read(self, start: int) -> Int64[Tensor, " length"]:
         """The ids of the bytes from `start` of the joined documents on."""
+        window = np.frombuffer(self._bytes(start, self.length), np.uint8).astype(np.int64)
+        return torch.from_numpy(window) + BytesTokenizer.num_special_tokens
+
+    def _bytes(self, start: int, length: int) -> bytes:
         number = bisect_right(self.ends, start)
-        found: list[Bytes] = []
-        missing = self.length
-        while missing:
+        found = b""
+        while len(found) < length:
             piece = self.pieces[number]
             offset = max(0, start - (self.ends[number] - len(piece)))
-            found.append(piece[offset : offset + missing])
-            missing -= len(found[-1])
+            found += bytes(piece[offset : offset + length - len(found)])
             number += 1
-        window = torch.from_numpy(np.concatenate(found).astype(np.int64))
-        return window + BytesTokenizer.num_special_tokens
+        return found
 
 
-def read_documents(path: str | Path) -> list[Bytes]:
-    """Maps a text file, or a folder with text files at any depth, to the bytes of each, sorted by path.
+def read_documents(path: str | Path) -> list[Document]:
+    """Maps a text file, or a folder with text files at any depth (see `data_files`), to these, sorted by path.
 
-    Files are mapped into memory, not read, so that they may be larger than it.
+    A byte order mark is no part of the text. Text in UTF-16 or UTF-32, which have one, is read and becomes UTF-8; other
+    files are left where they are until a part is asked for.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: a folder without text files, or with empty ones alone.
+        ValueError: a folder without text files, or with empty ones alone, or a file that is not what its mark says.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a text file or a folder with text files")
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in TEXT_SUFFIXES and file.is_file())
+        files = data_files(path, TEXT_SUFFIXES)
         if not files:
             raise ValueError(f"{path} has no text files (endings: {', '.join(TEXT_SUFFIXES)})")
-    documents: list[Bytes] = [np.memmap(file, np.uint8, mode="r") for file in files if file.stat().st_size]
+    documents = [document for file in files if len(document := _document(file))]
     if not documents:
         raise ValueError(f"{path} holds no text: {'its files are' if path.is_dir() else 'the file is'} empty")
     return documents
 
 
-def split_documents(documents: Sequence[Bytes], held_out_share: float = 0.05) -> tuple[list[Bytes], list[Bytes]]:
+# UTF-32's mark begins with that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def _document(path: Path) -> Document:
+    with path.open("rb") as file:
+        start = file.read(4)
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            try:
+                return path.read_bytes().decode(encoding).encode()
+            except UnicodeError as error:
+                raise ValueError(f"{path} begins as {encoding.upper()} does, but is not ({error}); mend it") from error
+    return TextFile(path, len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0, path.stat().st_size)
+
+
+def split_documents(
+    documents: Sequence[Document], held_out_share: float = 0.05
+) -> tuple[list[Document], list[Document]]:
     """Maps documents to those to learn from and those to be evaluated on: the last part of the text.
 
     Args:
         held_out_share: of the bytes; the document that the border falls into is cut.
     """
     border = round(sum(map(len, documents)) * (1 - held_out_share))
-    training: list[Bytes] = []
-    held_out: list[Bytes] = []
+    training: list[Document] = []
+    held_out: list[Document] = []
     for document in documents:
         training.append(document[: max(border, 0)])
         held_out.append(document[max(border, 0) :])

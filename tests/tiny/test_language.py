@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import perceiver_io
+from examples.tiny import language
+from examples.tiny.python_prose import Prose
 from perceiver_io import LanguagePerceiver
-from perceiver_io.training.data.python_prose import Prose
 from tests.small_models import SMALL
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 200
@@ -19,7 +20,7 @@ TEXT = "The quick brown fox jumps over the lazy dog. " * 200
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
-    return importlib.import_module("train_masked_language_model")
+    return importlib.import_module("train_language")
 
 
 def run(script: ModuleType, output: Path, *options: str) -> tuple[LanguagePerceiver, dict[str, object]]:
@@ -31,15 +32,15 @@ def run(script: ModuleType, output: Path, *options: str) -> tuple[LanguagePercei
 
 
 def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
-    model = perceiver_io.create_model("language", **script.TINY_CONFIG.to_dict())
+    model = perceiver_io.create_model("language", **language.CONFIG.to_dict())
     assert sum(parameter.numel() for parameter in model.parameters()) < 2_000_000
 
 
 def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prose = Prose([TEXT, TEXT[::-1]], [TEXT.upper()])
-    monkeypatch.setattr(script, "python_prose", lambda: prose)
+    monkeypatch.setattr("tiny.language.python_prose", lambda: prose)
     model, notes = run(script, tmp_path / "run", "--tiny")
-    assert model.config == script.TINY_CONFIG
+    assert model.config == language.CONFIG
     assert notes["data"] == (
         f"prose that ships with Python, SHA-256 {prose.digest}; other documents are held out (18,002 and 9,000 bytes)"
     )
@@ -60,7 +61,7 @@ def test_fine_tuning_with_a_frozen_encoder(script: ModuleType, tmp_path: Path) -
     (tmp_path / "text.txt").write_text(TEXT)
     config = {**SMALL["language"], "vocab_size": 262}
     perceiver_io.save_model(perceiver_io.create_model("language", **config), tmp_path / "small")
-    options = ["--from", str(tmp_path / "small"), "--freeze-encoder", "--data", str(tmp_path)]
+    options = ["--from", str(tmp_path / "small"), "--freeze-encoder", "--data", str(tmp_path / "text.txt")]
     model, _ = run(script, tmp_path / "run", *options)
     before = perceiver_io.load_model(tmp_path / "small").state_dict()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -11,7 +11,7 @@ import perceiver_io
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training import Draw
 from perceiver_io.training.data.text import TextWindows
-from perceiver_io.training.masked_language import (
+from perceiver_io.training.language import (
     MaskedLanguageEvaluation,
     MaskedLanguageObjective,
     MaskedWords,

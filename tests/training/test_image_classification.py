@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_io.training import Draw
-from perceiver_io.training.classification import (
+from perceiver_io.training.image_classification import (
     ClassificationEvaluation,
     ClassificationObjective,
     Pairs,

@@ -1,6 +1,7 @@
 """Masked language modelling: whole words are hidden, and the model finds their bytes (paper, section 4.1)."""
 
 import dataclasses
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.fingerprints import own_fingerprint
 from perceiver_io.training.points import masked_points
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
@@ -47,6 +49,11 @@ class MaskedWords:
     def __init__(self, windows: Dataset, probability: float | tuple[float, float] = 0.15) -> None:
         self.windows = windows
         self.least, self.most = probability if isinstance(probability, tuple) else (probability, probability)
+
+    def fingerprint(self) -> str:
+        """What tells these from others: the windows' own, and how many words are hidden."""
+        own = own_fingerprint(self.windows)
+        return own and f"{own} {self.least} {self.most}"
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -131,10 +138,14 @@ class MaskedLanguageEvaluation:
         }
 
 
-def most_frequent_byte(dataset: Dataset) -> int:
-    """Maps a data set of masked windows to the id that is masked most often in them, each seen once."""
+def most_frequent_byte(dataset: Dataset, most: int = 4000) -> int:
+    """Maps a data set of masked windows to the id that is masked most often in them.
+
+    Args:
+        most: how many windows to look at, evenly spread.
+    """
     counts = torch.zeros(BytesTokenizer.vocab_size, dtype=torch.int64)
-    for index in range(len(dataset)):
+    for index in range(0, len(dataset), math.ceil(len(dataset) / most)):
         example = dataset[Draw(index, derived_seed(index))]
         counts += example["tokens"][example["masked"]].bincount(minlength=len(counts))
     return int(counts.argmax())

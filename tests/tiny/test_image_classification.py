@@ -11,14 +11,17 @@ import torch
 from PIL import Image
 
 import perceiver_io
+from examples.tiny import image_classification
 from perceiver_io import ImageClassificationPerceiver
+from perceiver_io.processors import read_class_names
 from perceiver_io.training import Draw
+from perceiver_io.training.tasks.image_classification import TASK
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
-    return importlib.import_module("train_image_classifier")
+    return importlib.import_module("train_image_classification")
 
 
 @pytest.fixture
@@ -51,14 +54,14 @@ def error_of(script: ModuleType, capsys: pytest.CaptureFixture[str], output: Pat
 
 
 def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
-    model = perceiver_io.create_model("imagenet-fourier", **script.TINY_CONFIG.to_dict())
+    model = perceiver_io.create_model("imagenet-fourier", **image_classification.CONFIG.to_dict())
     assert sum(parameter.numel() for parameter in model.parameters()) < 250_000
 
 
 def test_digits(script: ModuleType, tmp_path: Path) -> None:
     model, notes = run(script, tmp_path / "run", "--tiny")
-    assert model.config == script.TINY_CONFIG
-    assert notes["class_names"] == list("0123456789")
+    assert model.config == image_classification.CONFIG
+    assert read_class_names(tmp_path / "run" / "model") == tuple("0123456789")
     assert notes["data"] == "scikit-learn's digits, 1437 of them; 360 others are held out"
     assert notes["results"].keys() == {"accuracy", "loss"}
 
@@ -70,26 +73,26 @@ def test_a_folder_with_a_damaged_picture(script: ModuleType, tmp_path: Path, fol
         # Two batches of twelve meet every one of ten pictures.
         model, notes = run(script, tmp_path / "run", "--tiny", "--data", str(folder), "--batch-size", "12")
     assert model.config.num_classes == 2
-    assert notes["class_names"] == ["ant", "cat"]
+    assert read_class_names(tmp_path / "run" / "model") == ("ant", "cat")
     assert notes["data"] == f"10 pictures of {folder}; 2 others are held out"
 
 
 def test_fine_tuning_for_other_classes(script: ModuleType, tmp_path: Path, folder: Path) -> None:
     first, _ = run(script, tmp_path / "first", "--tiny")
     source = str(tmp_path / "first" / "model")
-    second, notes = run(script, tmp_path / "second", "--from", source, "--data", str(folder), "--freeze-encoder")
+    second, _ = run(script, tmp_path / "second", "--from", source, "--data", str(folder), "--freeze-encoder")
     assert second.config.num_classes == 2
-    assert notes["class_names"] == ["ant", "cat"]
+    assert read_class_names(tmp_path / "second" / "model") == ("ant", "cat")
     before, after = first.state_dict(), second.state_dict()
     unchanged = {name for name in after if torch.equal(after[name], before[name])}
     assert unchanged >= {name for name in after if name.startswith("encoder.")}
     assert not any(name.startswith("output_query.") for name in unchanged)
 
 
-def test_a_preset_has_the_papers_augmentation_and_recipe(script: ModuleType, folder: Path) -> None:
+def test_a_preset_has_the_papers_augmentation_and_recipe(folder: Path) -> None:
     arguments = argparse.Namespace(preset="imagenet-conv", data=folder, workers=0)
     config = perceiver_io.create_config("imagenet-conv")
-    material = script.prepare(arguments, config)
+    material = TASK.prepare(arguments, config)
     example = material.dataset[Draw(3, 4)]
     assert example["image"].shape == example["partner_image"].shape == (3, 224, 224)
     assert material.objective.label_smoothing == 0.1
@@ -97,13 +100,15 @@ def test_a_preset_has_the_papers_augmentation_and_recipe(script: ModuleType, fol
 
 def test_a_preset_needs_pictures(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = error_of(script, capsys, tmp_path / "run", "--preset", "imagenet-fourier")
-    assert error == "error: --preset imagenet-fourier needs pictures; name their folder with --data DIRECTORY"
+    assert error == "error: only --tiny has data of its own; name what to learn from with --data PATH"
 
 
 def test_folders_without_use(
     script: ModuleType, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "run"
+    (tmp_path / "parent").mkdir()
+    folder = folder.rename(tmp_path / "parent" / "pictures")
     error = error_of(script, capsys, output, "--tiny", "--data", str(folder.parent))
     assert "has a folder of one class only, 'pictures'; there must be two or more" in error
     (folder / "bee").mkdir()

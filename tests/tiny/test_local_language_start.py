@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 import perceiver_io
+from examples.tiny.local_language_start import PLACE_CHANNELS, moved, start_like_a_convolution, waves
 from perceiver_io import LanguageConfig, LanguagePerceiver
-from perceiver_io.training.local_text_start import PLACE_CHANNELS, moved, start_like_a_convolution, waves
 
 CONFIG = LanguageConfig(
     max_seq_len=48,

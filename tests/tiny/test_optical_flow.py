@@ -1,5 +1,6 @@
 """The script that trains optical flow models, for a few steps: on made pairs, on folders, and from a model."""
 
+import argparse
 import importlib
 import json
 import re
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import perceiver_io
+from examples.tiny import optical_flow
 from perceiver_io import OpticalFlowPerceiver
 from perceiver_io.media import read_flo
 from perceiver_io.training import Draw
@@ -21,7 +23,7 @@ from tests.training.test_flow import write_chairs
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
     module = importlib.import_module("train_optical_flow")
-    monkeypatch.setattr(module, "NUM_HELD_OUT", 2)
+    monkeypatch.setattr("tiny.optical_flow.NUM_HELD_OUT", 2)
     return module
 
 
@@ -39,13 +41,13 @@ def small_model(directory: Path) -> Path:
 
 
 def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
-    model = perceiver_io.create_model("optical-flow", **script.TINY_CONFIG.to_dict())
+    model = perceiver_io.create_model("optical-flow", **optical_flow.CONFIG.to_dict())
     assert sum(parameter.numel() for parameter in model.parameters()) < 800_000
 
 
 def test_made_pairs(script: ModuleType, tmp_path: Path) -> None:
     model, notes = run(script, tmp_path / "run", "--tiny", "--points", "50")
-    assert model.config == script.TINY_CONFIG
+    assert model.config == optical_flow.CONFIG
     assert str(notes["data"]).endswith("made up (MovingTextures); 2 pairs with other seeds are held out")
     assert notes["results"].keys() == {"end_point_error", "zero_error", "relative_error"}
     # It began near its places: no random start has white patches.
@@ -53,12 +55,11 @@ def test_made_pairs(script: ModuleType, tmp_path: Path) -> None:
     assert torch.allclose(weight, weight.T, atol=0.1)
 
 
-def test_the_lead_in_is_of_the_tiny_recipe(script: ModuleType, tmp_path: Path) -> None:
-    for words, is_easy in ((["--tiny"], True), (["--from", "somewhere"], False)):
-        arguments = script.training._parser(script.TASK).parse_args(words)
-        dataset = script.prepare(arguments, script.TINY_CONFIG).dataset
-        assert len(dataset) == script.NUM_MADE
-        flow = dataset[Draw(0, 4, step=script.LEAD_IN - 1)]["flow"]
+def test_the_first_steps_are_easy() -> None:
+    dataset = optical_flow.prepare(argparse.Namespace(data=None, points=0), optical_flow.CONFIG).dataset
+    assert len(dataset) == optical_flow.NUM_MADE
+    for step, is_easy in ((optical_flow.LEAD_IN - 1, True), (optical_flow.LEAD_IN, False)):
+        flow = dataset[Draw(0, 4, step=step)]["flow"]
         assert torch.equal(flow, flow[:, :1, :1].expand_as(flow)) == is_easy
 
 
@@ -87,7 +88,7 @@ def test_fine_tuning_on_files_with_a_damaged_one(script: ModuleType, tmp_path: P
         (lambda folder: write_chairs(folder), "at least two pairs of frames, one of them to be held out; found 1"),
         (
             lambda folder: [write_chairs(folder, number) for number in (1, 2)],
-            r"none of the 1 examples can be used.*00001_img1\.ppm has 20×30 pixels; pairs must have at least 64×96",
+            r"none of 1 examples can be used.*00001_img1\.ppm has 20×30 pixels; pairs must have at least 64×96",
         ),
     ],
 )

@@ -1,10 +1,9 @@
-"""What the training scripts share, with a small task."""
+"""The training command, with a small task."""
 
 import argparse
 import dataclasses
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,16 @@ import torch
 
 import perceiver_io
 from perceiver_io import ImageClassificationConfig
+from perceiver_io.commands.cli import run_module
+from perceiver_io.commands.train import TaskCommand
 from perceiver_io.models.config import ModelConfig
+from perceiver_io.processors import read_class_names
 from perceiver_io.training import Recipe, read_metrics
+from perceiver_io.training.tasks import Material, Task, TinyRun
 from tests.small_models import SMALL
 from tests.training.small_run import Pictures, objective
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import training
-
+DATA = ("--data", "somewhere")
 CONFIG = ImageClassificationConfig(**SMALL["imagenet-fourier"])
 TINY = Recipe(num_steps=6, batch_size=4, learning_rate=0.01, weight_decay=0.1, lead_steps=2)
 
@@ -29,30 +30,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=int, default=11, help="number of classes")
 
 
-def prepare(arguments: argparse.Namespace, config: ModelConfig) -> training.Material:
-    return training.Material(
+def prepare(arguments: argparse.Namespace, config: ModelConfig) -> Material:
+    return Material(
         config=dataclasses.replace(config, num_classes=arguments.classes),
         dataset=Pictures(),
         objective=objective,
         evaluate=lambda model: {"classes": float(model(torch.zeros(1, 3, 19, 25)).shape[1])},
         description="random pictures",
+        class_names=[f"kind {number}" for number in range(arguments.classes)],
     )
 
 
-TASK = training.Task(
+TASK = Task(
     name="pictures",
     description="Trains on random pictures.",
     presets=["imagenet-fourier"],
-    tiny_config=CONFIG,
-    tiny_recipe=TINY,
+    config_class=ImageClassificationConfig,
     fine_tuning_recipe=dataclasses.replace(TINY, num_steps=3),
-    add_arguments=add_arguments,
+    data="anything",
     prepare=prepare,
+    add_arguments=add_arguments,
+    tiny=TinyRun(config=CONFIG, recipe=TINY, prepare=prepare, data="nothing"),
 )
 
 
 def run(output: Path, *options: str) -> None:
-    training.main(TASK, [*options, "--output", str(output), "--device", "cpu"])
+    if code := run_module(TaskCommand(TASK), ["--output", str(output), "--device", "cpu", *options], "train"):
+        raise SystemExit(code)
 
 
 def failing_run(output: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
@@ -67,8 +71,9 @@ def test_a_run_leaves_a_model_with_notes_and_its_loss_curve(tmp_path: Path, caps
     assert capsys.readouterr().out == f"classes: 11\nwrote {tmp_path / 'model'}\n"
     model = perceiver_io.load_model(tmp_path / "model")
     assert model.config == CONFIG
+    assert read_class_names(tmp_path / "model") == tuple(f"kind {number}" for number in range(11))
     notes = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert notes["command"].endswith(f" --tiny --seed 5 --log-every 1 --output {tmp_path} --device cpu")
+    assert notes["command"] == f"train --output {tmp_path} --device cpu --tiny --seed 5 --log-every 1"
     assert notes["seed"] == 5
     assert notes["data"] == "random pictures"
     assert notes["results"] == {"classes": 11.0}
@@ -98,7 +103,7 @@ def test_options_override_the_recipe(tmp_path: Path) -> None:
 
 def test_fine_tuning_gives_the_model_a_new_head_and_leaves_a_frozen_encoder(tmp_path: Path) -> None:
     run(tmp_path / "first", "--tiny")
-    run(tmp_path / "second", "--from", str(tmp_path / "first" / "model"), "--freeze-encoder", "--classes", "14")
+    run(tmp_path / "second", "--from", str(tmp_path / "first" / "model"), "--freeze-encoder", "--classes", "14", *DATA)
     first, second = (perceiver_io.load_model(tmp_path / name / "model") for name in ("first", "second"))
     assert second.config == dataclasses.replace(CONFIG, num_classes=14)
     for name, tensor in second.state_dict().items():
@@ -115,7 +120,8 @@ def test_fine_tuning_gives_the_model_a_new_head_and_leaves_a_frozen_encoder(tmp_
         (["--tiny", "--device", "cuda:99"], "cannot use device cuda:99: "),
         (["--tiny", "--steps", "0"], r"num_steps \(0\) must be at least 1"),
         (["--tiny", "--learning-rate", "-1"], r"learning_rate \(-1.0\) must be positive"),
-        (["--from", "nowhere"], "there is no directory nowhere"),
+        (["--from", "nowhere", *DATA], "there is no directory nowhere"),
+        (["--preset", "imagenet-fourier"], "only --tiny has data of its own; name what to learn from with --data PATH"),
         (["--tiny", "--learning-rate", "1e35"], "at step 3, with examples "),
     ],
 )
@@ -123,10 +129,10 @@ def test_mistakes_are_one_line(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        training.main(TASK, ["--device", "cpu", "--output", str(tmp_path), *options])
+        run(tmp_path, *options)
     assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1
+    *progress, error = capsys.readouterr().err.splitlines()
+    assert all("step" in line for line in progress)
     assert error.startswith("error: ")
     assert re.search(message, error)
 
@@ -134,8 +140,8 @@ def test_mistakes_are_one_line(
 def test_a_model_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     language: dict[str, Any] = SMALL["language"]
     perceiver_io.save_model(perceiver_io.create_model("language", **language), tmp_path / "language")
-    error = failing_run(tmp_path, capsys, "--from", str(tmp_path / "language"))
-    assert "holds a LanguagePerceiver; this script trains models with a ImageClassificationConfig" in error
+    error = failing_run(tmp_path, capsys, "--from", str(tmp_path / "language"), *DATA)
+    assert "holds a LanguagePerceiver; pictures trains models with a ImageClassificationConfig" in error
 
 
 def test_nothing_else_in_the_models_directory_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.fingerprints import own_fingerprint
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
 
@@ -27,6 +28,10 @@ class Pairs:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+
+    def fingerprint(self) -> str:
+        """What tells these pairs from others: the data set's own."""
+        return own_fingerprint(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)

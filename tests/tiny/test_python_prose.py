@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from perceiver_io.training.data import python_prose
-from perceiver_io.training.data.python_prose import Prose, docstrings, prose_paragraphs
+from examples.tiny import python_prose
+from examples.tiny.python_prose import Prose, docstrings, prose_paragraphs
 
 SOURCE = '''
 """Of the module.

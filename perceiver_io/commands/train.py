@@ -1,0 +1,328 @@
+"""Trains a model: by the paper's recipe, or further from a trained one.
+
+The model goes to OUTPUT/model. The run itself is kept in OUTPUT/run, from which the same command goes on if it is
+interrupted.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import platform
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import perceiver_io
+from perceiver_io.atomic import check_replaceable, new_directory
+from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
+from perceiver_io.optional import needs_extra
+from perceiver_io.perceiver import PerceiverIO
+from perceiver_io.presets import model_from_config
+from perceiver_io.training import (
+    METRICS_FILE,
+    PAPER_RECIPES,
+    Recipe,
+    Trainer,
+    TrainerConfig,
+    process_group,
+    read_metrics,
+    world,
+)
+from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
+from perceiver_io.training.tasks import Material, Task
+from perceiver_io.visualize import draw_loss_curve
+from perceiver_io.weights.locations import find_model
+from perceiver_io.weights.saving import MODEL_FILES, save_checkpoint
+
+EXAMPLE = "perceiver-io train image_classification --from imagenet-conv --data MY_PICTURES --freeze-encoder"
+
+TASKS = ("language", "image_classification", "optical_flow", "video_autoencoding")
+NOTES_FILE, CURVE_FILE = "training.json", "loss.png"
+
+# Reading data that takes longer than this is told of, in seconds.
+_LONG = 2.0
+
+
+class TaskCommand:
+    """A command that trains for one task, as `examples/train_*.py` are.
+
+    Args:
+        task: to train for.
+    """
+
+    EXAMPLE = EXAMPLE
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.__doc__ = task.description
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the command's options."""
+        add_task_arguments(parser, self.task)
+
+    def run(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """Trains, as `run` does."""
+        return run(arguments)
+
+    def describe(self, result: dict[str, Any]) -> str:
+        """Maps what `run` returned to what a person reads."""
+        return describe(result)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the tasks, each with its options."""
+    tasks = parser.add_subparsers(metavar="TASK", required=True, help="one of " + ", ".join(TASKS))
+    for name in TASKS:
+        task: Task = importlib.import_module(f"perceiver_io.training.tasks.{name}").TASK
+        one = tasks.add_parser(name, description=task.description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add_task_arguments(one, task)
+        # These may come before the task or after it.
+        for option in ("--json", "--debug"):
+            one.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
+    """Adds the options of the training for one task."""
+    parser.set_defaults(task=task, tiny=False)
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--preset", choices=task.presets, help="a model of the released size, by the paper's recipe")
+    if task.tiny is not None:
+        start.add_argument("--tiny", action="store_true", help="a model that two cores train in minutes")
+    start.add_argument("--from", dest="source", metavar="MODEL", help="fine-tune: a directory with a model, or a name")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        required=task.tiny is None,
+        help=task.data + (f". Without it, --tiny takes {task.tiny.data}" if task.tiny else ""),
+    )
+    parser.add_argument("--freeze-encoder", action="store_true", help="train only what comes after the latents")
+    task.add_arguments(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("outputs/train") / task.name,
+        metavar="DIRECTORY",
+        help="for the model; an unfinished run is resumed (default: %(default)s)",
+    )
+    recipe = parser.add_argument_group("recipe (defaults depend on how it starts)")
+    for option, kind, text in (
+        ("--steps", int, "updates of the weights"),
+        ("--batch-size", int, "examples of an update, over all processes and micro-batches"),
+        ("--learning-rate", float, "the highest"),
+        ("--weight-decay", float, "of all parameters but biases and norms"),
+    ):
+        recipe.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
+    recipe.add_argument(
+        "--optimizer", choices=["lamb", "adamw", "muon"], default=argparse.SUPPRESS, help="of the updates"
+    )
+    recipe.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
+    machine = parser.add_argument_group("machine")
+    default_device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine.add_argument("--device", default=default_device, help="where to train (default: %(default)s)")
+    machine.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the products (default: %(default)s)",
+    )
+    machine.add_argument("--gradient-checkpointing", action="store_true", help="recompute layers, to save memory")
+    machine.add_argument(
+        "--strategy",
+        choices=["ddp", "fsdp"],
+        default="ddp",
+        help="of several processes that torchrun starts (default: %(default)s)",
+    )
+    for option, default, text in (
+        ("--accumulation", 1, "micro-batches of an update, to save memory"),
+        ("--workers", 0, "processes that load data"),
+        ("--log-every", 10, "updates between two lines of figures"),
+        ("--evaluate-every", 1000, "updates between two evaluations"),
+        ("--checkpoint-every", 500, "updates between two saved states"),
+    ):
+        machine.add_argument(option, type=int, default=default, help=f"{text} (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Maps parsed arguments to what the trained model does on data that are held out, and where it is.
+
+    Raises:
+        ValueError, OSError, ImportError: what the user can mend.
+        KeyboardInterrupt: after a signal that ends the run, with the way to go on.
+        SystemExit: with code 0, in all processes of several but the first, which alone has a result.
+    """
+    with needs_extra("the loss curve", "train"):
+        import matplotlib  # noqa: F401  # now rather than when the model is trained
+    with _warnings_on_one_line():
+        try:
+            with process_group(arguments.device) as device:
+                result = _train(arguments.task, arguments, device)
+        except FloatingPointError as error:
+            raise ValueError(error) from error
+    if result is None:
+        raise SystemExit(0)
+    return result
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Maps what `run` returned to what a person reads."""
+    figures = [f"{name}: {value:.4g}" for name, value in result["results"].items()]
+    return "\n".join([*figures, f"wrote {result['model']}"])
+
+
+def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
+    directory = arguments.output / "model"
+    _check_places(arguments, directory)
+    torch.manual_seed(arguments.seed)
+    with _notice_if_long(f"reading {arguments.data or 'what is learned from'} …"):
+        model, material = _model_and_material(task, arguments)
+    model.encoder.gradient_checkpointing = arguments.gradient_checkpointing
+    if arguments.freeze_encoder:
+        freeze_encoder(model)
+    recipe = _recipe(task, arguments)
+    trainer = Trainer(
+        model,
+        material.objective,
+        material.dataset,
+        TrainerConfig(
+            num_steps=recipe.num_steps,
+            batch_size=_micro_batch_size(recipe.batch_size, arguments.accumulation),
+            accumulation=arguments.accumulation,
+            precision=arguments.precision,
+            seed=arguments.seed,
+            num_workers=arguments.workers,
+            device=device,
+            strategy=arguments.strategy,
+            log_every=arguments.log_every,
+            evaluate_every=arguments.evaluate_every,
+            checkpoint_every=arguments.checkpoint_every,
+        ),
+        arguments.output / "run",
+        make_optimizer=recipe.make_optimizer,
+        schedule=recipe.schedule(),
+        evaluate=material.evaluate,
+    )
+    results = trainer.fit()
+    for dataset in material.skipping:
+        dataset.warn_of_unusable()
+    state = trainer.full_state_dict()
+    if world().rank > 0:
+        return None
+    records = read_metrics(arguments.output / "run" / METRICS_FILE)
+    notes = {
+        "command": arguments.command_line,
+        "seed": arguments.seed,
+        "data": material.description,
+        "results": results,
+        "minutes": round(records[-1]["seconds"] / 60, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "recipe": dataclasses.asdict(recipe),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "perceiver_io": perceiver_io.__version__,
+        },
+    }
+    metadata = {} if material.class_names is None else {"class_names": list(material.class_names)}
+    with new_directory(directory, replaceable={*MODEL_FILES, NOTES_FILE, CURVE_FILE}) as temporary:
+        save_checkpoint(material.config, state, temporary, metadata=metadata)
+        (temporary / NOTES_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        draw_loss_curve(records).savefig(temporary / CURVE_FILE)
+    return {"model": str(directory), "results": results, "data": material.description}
+
+
+def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
+    """Checks that no result takes the place of what it is made from, now or in the next run."""
+    check_replaceable(directory, {*MODEL_FILES, NOTES_FILE, CURVE_FILE})
+    output = arguments.output.resolve()
+    if arguments.source is not None and find_model(arguments.source).resolve() == directory.resolve():
+        raise ValueError(
+            f"--output {arguments.output} would replace --from {arguments.source}; choose another --output"
+        )
+    if arguments.data is not None and arguments.data.resolve() in (output, *output.parents):
+        raise ValueError(
+            f"--output {arguments.output} lies in --data {arguments.data}, so that the next run would learn from what "
+            "this one leaves; choose another --output"
+        )
+    if arguments.data is None and not arguments.tiny:
+        raise ValueError("only --tiny has data of its own; name what to learn from with --data PATH")
+
+
+def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO, Material]:
+    if arguments.source is None:
+        tiny = task.tiny if arguments.tiny else None
+        prepare = tiny.prepare if tiny else task.prepare
+        material = prepare(arguments, tiny.config if tiny else perceiver_io.create_config(arguments.preset))
+        model = model_from_config(material.config)
+        if material.initialise is not None:
+            material.initialise(model)
+        return model, material
+    model = perceiver_io.load_model(arguments.source).float()
+    config: Any = model.config
+    if not isinstance(config, task.config_class):
+        raise ValueError(
+            f"{arguments.source} holds a {type(model).__name__}; {task.name} trains models with a "
+            f"{task.config_class.__name__}"
+        )
+    material = task.prepare(arguments, config)
+    if isinstance(model, ImageClassificationPerceiver) and config != material.config:
+        assert isinstance(material.config, ImageClassificationConfig)
+        replace_head(model, material.config.num_classes)
+    if model.config != material.config:
+        raise ValueError(f"the data need {material.config}, which differs from the {config} of {arguments.source}")
+    return model, material
+
+
+def _recipe(task: Task, arguments: argparse.Namespace) -> Recipe:
+    if arguments.source is not None:
+        recipe = task.fine_tuning_recipe
+    elif arguments.preset:
+        recipe = PAPER_RECIPES[arguments.preset]
+    else:
+        assert task.tiny is not None
+        recipe = task.tiny.recipe
+    given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
+    fields = ("batch_size", "learning_rate", "weight_decay", "optimizer")
+    recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})
+    return recipe.with_steps(given["steps"]) if "steps" in given else recipe
+
+
+def _micro_batch_size(batch_size: int, accumulation: int) -> int:
+    parts = max(accumulation, 1) * world().size
+    if batch_size % parts:
+        raise ValueError(
+            f"--batch-size {batch_size} must be a multiple of --accumulation times the processes ({parts}); change one"
+        )
+    return batch_size // parts
+
+
+@contextmanager
+def _notice_if_long(text: str) -> Iterator[None]:
+    """Says on stderr what the block does, if it takes long: an error that comes at once stays the only line."""
+    notice = threading.Timer(_LONG, lambda: print(text, file=sys.stderr, flush=True))
+    notice.daemon = True
+    if os.environ.get("RANK", "0") == "0":
+        notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Prints warnings within the block without the place in the code, which is of no use to whoever runs a command."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

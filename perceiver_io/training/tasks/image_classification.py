@@ -1,0 +1,48 @@
+"""Training of models that name what is in a picture."""
+
+import argparse
+import dataclasses
+
+from perceiver_io.models import ImageClassificationConfig
+from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
+from perceiver_io.training.data.class_folders import find_labelled_files
+from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
+from perceiver_io.training.data.skipping import SkipUnusable
+from perceiver_io.training.image_classification import ClassificationEvaluation, ClassificationObjective, Pairs
+from perceiver_io.training.recipes import Recipe
+from perceiver_io.training.tasks.task import Material, Task
+
+# For thousands of pictures; the paper's, for the million of ImageNet, is `perceiver_io.training.FINE_TUNING_RECIPE`.
+FINE_TUNING_RECIPE = Recipe(
+    num_steps=2000, batch_size=64, learning_rate=3e-4, weight_decay=0.1, optimizer="adamw", lead_steps=100
+)
+
+
+def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig) -> Material:
+    """Maps `--data` to pictures with the paper's augmentation, and those held out."""
+    classes, training_files, held_out_files = find_labelled_files(arguments.data, PICTURE_SUFFIXES)
+    if len(classes) < 2:
+        raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")
+    pictures = SkipUnusable(ImageFolder(training_files, TrainingAugmentation(size=config.image_size)))
+    held_out = SkipUnusable(ImageFolder(held_out_files, EvaluationCrop(size=config.image_size)))
+    return Material(
+        config=dataclasses.replace(config, num_classes=len(classes)),
+        dataset=Pairs(pictures),
+        objective=ClassificationObjective(),
+        evaluate=ClassificationEvaluation(dataset=held_out, num_workers=arguments.workers),
+        description=f"{len(pictures)} pictures of {arguments.data}; {len(held_out)} others are held out",
+        class_names=classes,
+        skipping=(pictures, held_out),
+    )
+
+
+TASK = Task(
+    name="image_classification",
+    description="Trains a model that names what is in a picture.",
+    presets=["imagenet-fourier", "imagenet-learned", "imagenet-conv"],
+    config_class=ImageClassificationConfig,
+    fine_tuning_recipe=FINE_TUNING_RECIPE,
+    data="pictures named train/CLASS/PICTURE and val/CLASS/PICTURE, or CLASS/PICTURE, of which every tenth is then "
+    "held out",
+    prepare=prepare,
+)
