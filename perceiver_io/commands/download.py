@@ -4,7 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from perceiver_io.weights.downloads import RELEASED, download_checkpoint, download_from_google_drive
+from perceiver_io.weights.downloads import (
+    JOBR0_FOLDER,
+    RELEASED,
+    Downloaded,
+    DownloadError,
+    Progress,
+    download_checkpoint,
+    download_from_google_drive,
+    download_from_hub,
+)
 from perceiver_io.weights.downloads.progress import progress_on_stderr
 from perceiver_io.weights.locations import cache_directory
 
@@ -17,9 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--url", help="another address of the released file (http or https)")
     source.add_argument(
+        "--from",
+        dest="origin",
+        choices=["bucket", "hub"],
+        default="bucket",
+        help="DeepMind's bucket (the default; the hub if it does not answer), or the Hugging Face hub; that needs: "
+        "pip install 'perceiver-io[hub]'",
+    )
+    source.add_argument(
         "--google-drive",
+        nargs="?",
+        const=JOBR0_FOLDER,
         metavar="FOLDER_URL",
-        help="take PRESET.pth, already converted, from a shared folder; needs: pip install 'perceiver-io[download]'",
+        help="take PRESET.pth from a shared folder (default: that of JOBR0's port); needs: "
+        "pip install 'perceiver-io[download]'",
     )
     parser.add_argument(
         "--cache-dir",
@@ -35,7 +55,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ValueError: for an address of another kind, or a file that has changed or is not the preset's.
-        ImportError: if gdown is needed and missing.
+        ImportError: if gdown or huggingface_hub is needed and missing.
         OSError: if the file cannot be fetched or written.
     """
     cache = cache_directory() if arguments.cache_dir is None else arguments.cache_dir
@@ -43,11 +63,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         downloaded = download_from_google_drive(
             arguments.preset, arguments.google_drive, cache=cache, force=arguments.force
         )
+    elif arguments.origin == "hub":
+        downloaded = download_from_hub(arguments.preset, cache=cache, force=arguments.force)
     else:
         with progress_on_stderr(arguments.preset) as progress:
-            downloaded = download_checkpoint(
-                arguments.preset, url=arguments.url, cache=cache, force=arguments.force, progress=progress
-            )
+            downloaded = _download(arguments, cache, progress)
     found_by_name = cache.resolve() == cache_directory().resolve()
     return {
         "preset": arguments.preset,
@@ -56,6 +76,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "fetched": downloaded.sha256 is not None,
         "sha256": downloaded.sha256,
     }
+
+
+def _download(arguments: argparse.Namespace, cache: Path, progress: Progress) -> Downloaded:
+    """Takes the bucket's file, or what the hub has where the bucket does not answer."""
+    try:
+        return download_checkpoint(
+            arguments.preset, url=arguments.url, cache=cache, force=arguments.force, progress=progress
+        )
+    except DownloadError as error:
+        if arguments.url is not None:
+            raise
+        progress.note(f"{error}; trying the hub")
+        try:
+            return download_from_hub(arguments.preset, cache=cache, force=arguments.force)
+        except (ImportError, DownloadError) as second:
+            raise DownloadError(f"{error}; nor from the hub: {second}") from error
 
 
 def describe(result: dict[str, Any]) -> str:

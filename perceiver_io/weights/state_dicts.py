@@ -16,7 +16,7 @@ from torch import Tensor
 
 # What torch and safetensors raise for files that are truncated or something else.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # The beginnings of torch's files: a zip archive, and the older format.
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
 # Entries of a training script's file that hold the weights.
@@ -67,12 +67,12 @@ def read_source(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> State
     config = None
     if path.is_dir():
         config = _read_json(path / "config.json", "a model's directory holds its sizes there; give a file of weights")
-        files = _weight_files(path)
+        files = weight_files(path)
     else:
         files = [path]
         beside = path.parent / "config.json"
         # Their own directories hold nothing else; any other file may lie beside something unrelated.
-        if path.name in _WEIGHTS and beside.is_file():
+        if path.name in WEIGHTS and beside.is_file():
             config = _read_json(beside, "")
     parts = [_read_file(file, stand_ins) for file in files]
     tensors: dict[str, Tensor] = {}
@@ -111,8 +111,14 @@ def without_wrappers(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Ten
     return renamed
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    for name in _WEIGHTS:
+def weight_files(directory: Path) -> list[Path]:
+    """Maps a directory of transformers' to its files of weights, several if they are sharded.
+
+    Raises:
+        FileNotFoundError: if there are none, or a shard is missing.
+        ValueError: if the index of shards is damaged.
+    """
+    for name in WEIGHTS:
         if (directory / name).is_file():
             return [directory / name]
         index = directory / f"{name}.index.json"
@@ -127,7 +133,7 @@ def _weight_files(directory: Path) -> list[Path]:
                         f"{file} does not exist, though {index.name} names it; download all shards of the model"
                     )
             return files
-    raise FileNotFoundError(f"{directory} has neither {' nor '.join(_WEIGHTS)} (nor an index of shards)")
+    raise FileNotFoundError(f"{directory} has neither {' nor '.join(WEIGHTS)} (nor an index of shards)")
 
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:

@@ -16,12 +16,16 @@ import pytest
 import perceiver_io
 from perceiver_io.commands.cli import main
 from perceiver_io.presets import PRESETS
-from perceiver_io.weights.downloads import RELEASED
+from perceiver_io.weights.downloads import RELEASED, DownloadError
 from tests.golden import GOLDEN_DIR, Case
 from tests.parity.test_models import preset_of
 from tests.weights.downloads.site import Site, serve
 
 MODELS = GOLDEN_DIR / "models"
+
+
+def no_hub(repository: str, **_: Any) -> Path:
+    raise DownloadError(f"cannot fetch {repository}")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +34,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PERCEIVER_IO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("perceiver_io.weights.downloads.hub.fetch_snapshot", no_hub)
     monkeypatch.setattr("perceiver_io.weights.downloads.http._PAUSES", (0, 0, 0, 0))
     preset, overrides = preset_of(Case.load(MODELS / "optical_flow.npz"))
     monkeypatch.setitem(PRESETS, preset, perceiver_io.create_config(preset, **overrides))

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 import perceiver_io
+from perceiver_io.commands.cli import main
 from perceiver_io.presets import PRESETS
 from perceiver_io.weights.downloads import DownloadError, download_from_google_drive
+from tests.golden import GOLDEN_DIR
+from tests.parity.test_moving_over import load
 from tests.small_models import SMALL
 
 FOLDER = "https://drive.google.com/drive/folders/1AbC-d_E?usp=sharing"
@@ -33,11 +36,12 @@ class Drive:
 
     def __init__(self, files: dict[str, Path]) -> None:
         self.files = files
+        self.folder = "1AbC-d_E"
         self.error: Exception | None = None
 
     def download_folder(self, *, id: str, output: str, skip_download: bool, **_: Any) -> list[Entry]:
         assert skip_download
-        assert id == "1AbC-d_E"
+        assert id == self.folder
         return [Entry(f"id of {path}", path, f"{output}/{path}") for path in self.files]
 
     def download(self, *, id: str, output: str, **_: Any) -> str:
@@ -104,7 +108,7 @@ def test_changed_content_is_refused(drive: Drive, weights: Path, tmp_path: Path)
             {"perceiver.latents": torch.zeros(3)},
             r"imagenet-conv.pth does not fit its config: missing \[.*\] and \d+ more",
         ),
-        ([1, 2], r"imagenet-conv.pth is damaged \("),
+        ([1, 2], r"imagenet-conv.pth holds a list, not named tensors"),
         ({"model": {"a": torch.zeros(3)}}, "it holds something other than named tensors"),
     ],
 )
@@ -121,7 +125,7 @@ def test_nothing_in_a_hostile_file_runs(drive: Drive, weights: Path, tmp_path: P
             return (tmp_path / "marker").touch, ()
 
     weights.write_bytes(pickle.dumps({"a": Marker()}, protocol=2))
-    with pytest.raises(ValueError, match=r"imagenet-conv.pth is damaged"):
+    with pytest.raises(ValueError, match=r"imagenet-conv.pth asks for (builtins.)?getattr; weights need tensors"):
         download_from_google_drive("imagenet-conv", FOLDER, cache=tmp_path / "here")
     assert not (tmp_path / "marker").exists()
 
@@ -168,3 +172,24 @@ def test_gdown_is_an_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(ImportError, match=r"needs gdown; .*pip install 'perceiver-io\[download\]'"):
         download_from_google_drive("imagenet-conv", FOLDER, cache=tmp_path / "here")
+
+
+def test_jobr0s_folder_is_the_default(drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, parts = load(GOLDEN_DIR / "moving_over" / "jobr0_imagenet_conv_preprocessing.npz")
+    sizes = {"num_latents": 6, "num_latent_channels": 16, "num_self_attends_per_block": 2, "num_classes": 11}
+    preset = perceiver_io.ImageClassificationConfig.from_dict(
+        {"featurizer": "conv", "query_channels": 24, **sizes, **config["overrides"]}
+    )
+    monkeypatch.setitem(PRESETS, "imagenet-conv", preset)
+    torch.save({"model_state_dict": parts["param"]}, path := tmp_path / "theirs.pth")
+    drive.files = {"imagenet_conv_preprocessing.pth": path, "optical_flow_checkpoint.pth": path}
+    drive.folder = "1ks00isq02LaACvE405dIwZqUfWxC0irV"
+    assert main(["download", "imagenet-conv", "--google-drive"]) == 0
+    with torch.inference_mode():
+        given = perceiver_io.load_model("imagenet-conv")(parts["in"]["img"])
+    torch.testing.assert_close(given, parts["out"]["out"], rtol=0, atol=1e-5)
+    torch.save({"model_state_dict": {**parts["param"], "extra.weight": torch.ones(2)}}, path)
+    with pytest.raises(ValueError, match="has changed"):
+        download_from_google_drive("imagenet-conv", force=True)
+    with pytest.raises(ValueError, match=r"imagenet_conv_preprocessing.pth does not fit: .* extra.weight"):
+        download_from_google_drive("imagenet-conv", cache=tmp_path / "elsewhere")
