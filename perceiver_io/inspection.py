@@ -17,6 +17,7 @@ from perceiver_io.models import (
     ImageClassificationPerceiver,
     LanguagePerceiver,
     OpticalFlowPerceiver,
+    TextClassificationPerceiver,
     VideoAutoencodingPerceiver,
 )
 from perceiver_io.perceiver import PerceiverIO
@@ -103,10 +104,10 @@ def example_inputs(model: PerceiverIO) -> tuple[Tensor, ...]:
         return torch.empty(shape, dtype=dtype, device="meta")
 
     match model:
-        case LanguagePerceiver(config=config):
+        case LanguagePerceiver(config=config) | TextClassificationPerceiver(config=config):
             return (torch.empty(1, config.max_seq_len, dtype=torch.long, device="meta"),)
         case ImageClassificationPerceiver(config=config):
-            return (values(1, 3, *config.image_size),)
+            return (values(1, config.num_image_channels, *config.image_size),)
         case OpticalFlowPerceiver(config=config):
             return values(1, 3, *config.image_size), values(1, 3, *config.image_size)
         case VideoAutoencodingPerceiver(config=config):

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 from perceiver_io.commands import Command
 from perceiver_io.version import __version__
 
-COMMANDS = ("demo", "mlm", "classify", "flow", "video", "train", "download", "convert", "info")
+COMMANDS = ("demo", "mlm", "classify", "flow", "video", "train", "download", "convert", "export", "info")
 
 # What the user can mend. Anything else is a mistake of ours and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError)

@@ -82,7 +82,7 @@ def convert_source(
     kind: str | None = None,
     preset: str | None = None,
     config_overrides: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     weight_format: WeightFormat = "safetensors",
     overwrite: bool = False,
 ) -> Imported:

@@ -1,0 +1,66 @@
+"""Writes a model for other programs: transformers' classes, ONNX, or a program of `torch.export`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from perceiver_io.export import export_onnx, export_transformers, save_program
+from perceiver_io.processors import read_class_names
+from perceiver_io.weights.locations import find_model
+from perceiver_io.weights.saving import load_model
+
+EXAMPLE = "perceiver-io export tiny-image-classification outputs/onnx --to onnx"
+_TARGETS = ("transformers", "onnx", "torch-export")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("model", metavar="DIRECTORY", help="a model's directory, or the name of a model")
+    parser.add_argument("destination", type=Path, help="directory to write; must not exist or be empty")
+    parser.add_argument("--to", required=True, choices=_TARGETS, help="what to write")
+    parser.add_argument("--force", action="store_true", help="replace what this command wrote there (nothing else)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Parsed arguments → what was written.
+
+    Raises:
+        ValueError: if the target cannot compute what the model does; says why.
+        ImportError: if ONNX is wanted and onnxscript missing.
+        OSError: if there is no such model, or the destination exists or cannot be written.
+    """
+    model = load_model(arguments.model)
+    result: dict[str, Any] = {"model": arguments.model, "to": arguments.to, "directory": str(arguments.destination)}
+    match arguments.to:
+        case "transformers":
+            names = read_class_names(find_model(arguments.model))
+            labels = None if names is None else list(names)
+            result["class"] = export_transformers(
+                model, arguments.destination, class_names=labels, overwrite=arguments.force
+            )
+        case "onnx":
+            exported = export_onnx(model, arguments.destination, overwrite=arguments.force)
+            result |= {"inputs": exported.inputs, "outputs": exported.outputs, "error": exported.error}
+        case "torch-export":
+            save_program(model, arguments.destination, overwrite=arguments.force)
+    result["files"] = sorted(path.name for path in arguments.destination.iterdir())
+    result["bytes"] = sum(path.stat().st_size for path in arguments.destination.iterdir())
+    return result
+
+
+def describe(result: dict[str, Any]) -> str:
+    """What was written → what a person reads of it."""
+    lines = [
+        f"wrote {result['model']} to {result['directory']}: {', '.join(result['files'])} "
+        f"({result['bytes'] / 1e6:,.1f} MB)"
+    ]
+    match result["to"]:
+        case "transformers":
+            lines.append(f"transformers.{result['class']}.from_pretrained({result['directory']!r}) reads it")
+        case "onnx" if result["error"] is None:
+            lines.append("it was not run: onnxruntime is not installed (pip install 'perceiver-io[onnx]')")
+        case "onnx":
+            lines.append(f"onnxruntime's outputs differ by {result['error']:.0e} of their deviation from ours")
+        case "torch-export":
+            lines.append(f"perceiver_io.export.load_program({result['directory']!r}) reads it")
+    return "\n".join(lines)
