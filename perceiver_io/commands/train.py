@@ -242,15 +242,9 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
 def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
     """Checks that no result takes the place of what it is made from, now or in the next run."""
     check_replaceable(directory, {*MODEL_FILES, NOTES_FILE, CURVE_FILE})
-    output = arguments.output.resolve()
     if arguments.source is not None and find_model(arguments.source).resolve() == directory.resolve():
         raise ValueError(
             f"--output {arguments.output} would replace --from {arguments.source}; choose another --output"
-        )
-    if arguments.data is not None and arguments.data.resolve() in (output, *output.parents):
-        raise ValueError(
-            f"--output {arguments.output} lies in --data {arguments.data}, so that the next run would learn from what "
-            "this one leaves; choose another --output"
         )
     if arguments.data is None and not arguments.tiny:
         raise ValueError("only --tiny has data of its own; name what to learn from with --data PATH")

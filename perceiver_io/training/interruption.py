@@ -9,8 +9,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds that a process which loads data may still have after a SIGTERM.
-_RESPITE = 60
 
 
 class Interruption:
@@ -67,14 +65,22 @@ class Interruption:
         self.is_requested = True
 
 
-def ignore_interruptions(worker: int) -> None:
-    """Makes a process that loads data outlive signals to all, until the trainer has finished its step.
+def obey_the_trainer_alone(worker: int) -> None:
+    """Makes a process that loads data outlive signals to all processes, until the trainer has finished its step.
 
-    Ctrl-C reaches all processes of a terminal, and whoever ends a job often signals all of its processes.
+    Ctrl-C reaches all processes of a terminal, and whoever ends a job often signals all of its processes. The trainer
+    ends its workers with a SIGTERM, where they do not end by themselves.
 
     Args:
         worker: its number, as `DataLoader` gives it to `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # PyTorch itself ends a process so that does not end otherwise.
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_RESPITE))
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_trainer, daemon=True).start()
+
+
+def _wait_for_the_trainer() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

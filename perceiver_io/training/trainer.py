@@ -23,7 +23,7 @@ from perceiver_io.training.distributed import (
     world,
 )
 from perceiver_io.training.fingerprints import described, fingerprint
-from perceiver_io.training.interruption import Interruption, ignore_interruptions
+from perceiver_io.training.interruption import Interruption, obey_the_trainer_alone
 from perceiver_io.training.lamb import global_norm
 from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog
 from perceiver_io.training.progress import Progress
@@ -191,7 +191,7 @@ class Trainer:
             batch_sampler=self._sampler(start),
             num_workers=config.num_workers,
             pin_memory=config.device.type == "cuda",
-            worker_init_fn=ignore_interruptions,
+            worker_init_fn=obey_the_trainer_alone,
         )
         batches = iter(loader)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)

@@ -97,6 +97,8 @@ def _write(state: Mapping[str, Any], file: Path, name: Path) -> None:
             os.fsync(content.fileno())
     except (OSError, RuntimeError) as error:  # PyTorch raises the latter while it handles the former
         cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause from None
         number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
         raise OSError(number, os.strerror(number), str(name)) from error
 

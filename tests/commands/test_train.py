@@ -3,7 +3,11 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
+import signal
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,15 @@ import torch
 
 import perceiver_io
 from perceiver_io import ImageClassificationConfig
-from perceiver_io.commands.cli import run_module
+from perceiver_io.commands import train
+from perceiver_io.commands.cli import main, run_module
 from perceiver_io.commands.train import TaskCommand
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.processors import read_class_names
 from perceiver_io.training import Recipe, read_metrics
 from perceiver_io.training.tasks import Material, Task, TinyRun
 from tests.small_models import SMALL
-from tests.training.small_run import Pictures, objective
+from tests.training.small_run import Pictures, objective, stopping
 
 DATA = ("--data", "somewhere")
 CONFIG = ImageClassificationConfig(**SMALL["imagenet-fourier"])
@@ -153,3 +158,72 @@ def test_nothing_else_in_the_models_directory_is_lost(tmp_path: Path, capsys: py
 
 def test_a_beginning_has_to_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "one of the arguments --preset --tiny --from is required" in failing_run(tmp_path, capsys)
+
+
+def test_a_signal_ends_with_the_way_on_and_code_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def signalled(arguments: argparse.Namespace, config: ModelConfig) -> Material:
+        interrupted = stopping(objective, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return dataclasses.replace(prepare(arguments, config), objective=interrupted)
+
+    assert TASK.tiny is not None
+    task = dataclasses.replace(TASK, tiny=dataclasses.replace(TASK.tiny, prepare=signalled))
+    assert run_module(TaskCommand(task), ["--tiny", "--output", str(tmp_path), "--device", "cpu"], "train") == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    state = tmp_path / "run" / "state.pt"
+    assert last == f"interrupted; {state} holds step 3 of 6, and the same command goes on from it"
+    assert not (tmp_path / "model").exists()
+    run(tmp_path, "--tiny")
+    run(tmp_path / "unbroken", "--tiny")
+    models = [perceiver_io.load_model(folder / "model").state_dict() for folder in (tmp_path, tmp_path / "unbroken")]
+    assert all(torch.equal(tensor, models[1][name]) for name, tensor in models[0].items())
+
+
+def test_a_model_does_not_replace_the_one_it_is_made_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "--tiny")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    error = failing_run(tmp_path, capsys, "--from", str(tmp_path / "model"), *DATA)
+    assert f"--output {tmp_path} would replace --from {tmp_path / 'model'}; choose another --output" in error
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("task", ["image_classification", "video_autoencoding"])
+def test_results_do_not_become_a_class(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    options = ["--preset", {"image_classification": "imagenet-conv"}.get(task, "video-autoencoding"), "--device", "cpu"]
+    for output in (tmp_path / "data", tmp_path / "data" / "out" / "deep"):
+        assert main(["train", task, *options, "--data", str(tmp_path / "data"), "--output", str(output)]) == 2
+        assert f"--output {output} lies in --data" in capsys.readouterr().err
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_reading_that_takes_long_is_told_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(arguments: argparse.Namespace, config: ModelConfig) -> Material:
+        time.sleep(0.3)
+        return prepare(arguments, config)
+
+    monkeypatch.setattr(train, "_LONG", 0.1)
+    assert TASK.tiny is not None
+    task = dataclasses.replace(TASK, tiny=dataclasses.replace(TASK.tiny, prepare=slow))
+    run_module(TaskCommand(task), ["--tiny", "--output", str(tmp_path), "--device", "cpu", *DATA], "train")
+    assert capfd.readouterr().err.startswith("reading somewhere …\n6 steps to go\nstep 1 of 6: loss ")
+
+
+def test_warnings_are_one_line() -> None:
+    usual = warnings.formatwarning
+    with train._warnings_on_one_line():
+        assert warnings.formatwarning("a text", UserWarning, "file.py", 3) == "warning: a text\n"
+    assert warnings.formatwarning is usual
+
+
+def test_all_tasks_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for task in train.TASKS:
+        with pytest.raises(SystemExit) as ended:
+            main(["train", task, "--help"])
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"usage: perceiver-io train {task} ")
+        assert "--tiny" not in printed
+    assert main(["train", "--json", "language", "--preset", "language", "--data", "nowhere"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err

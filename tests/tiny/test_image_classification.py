@@ -90,7 +90,7 @@ def test_fine_tuning_for_other_classes(script: ModuleType, tmp_path: Path, folde
 
 
 def test_a_preset_has_the_papers_augmentation_and_recipe(folder: Path) -> None:
-    arguments = argparse.Namespace(preset="imagenet-conv", data=folder, workers=0)
+    arguments = argparse.Namespace(preset="imagenet-conv", data=folder, output=Path("elsewhere"), workers=0)
     config = perceiver_io.create_config("imagenet-conv")
     material = TASK.prepare(arguments, config)
     example = material.dataset[Draw(3, 4)]

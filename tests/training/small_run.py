@@ -55,6 +55,24 @@ class DroppingClassifier(nn.Module):
         return self.classifier(self.dropout(images))
 
 
+class TwoHeads(nn.Module):
+    """A model with an output that no loss needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])
+        self.other = nn.Linear(25, 2)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"class": self.classifier(images), "other": self.other(images)}
+
+
+def one_headed(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Cross-entropy of one output; the other one is logged."""
+    outputs = model(batch["image"])
+    return {"loss": F.cross_entropy(outputs["class"], batch["label"]), "other": outputs["other"].mean()}
+
+
 def noisy_objective(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Cross-entropy on images with noise from the trainer's generator."""
     images = batch["image"]
@@ -93,13 +111,14 @@ def make_trainer(
     dataset: Any = None,
     dropout: float = 0.0,
     rate: float = 0.02,
+    model: nn.Module | None = None,
     evaluate: Callable[..., Any] | None = None,
     **config: Any,
 ) -> Trainer:
     torch.manual_seed(3)
     config = {"num_steps": NUM_STEPS, "batch_size": 4, "log_every": 1, "checkpoint_every": 2, **config}
     return Trainer(
-        DroppingClassifier(dropout),
+        DroppingClassifier(dropout) if model is None else model,
         objective,
         dataset or Pictures(),
         TrainerConfig(**config),
@@ -120,12 +139,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
     parser.add_argument("--kill-at", type=int, default=0, help="the step at which the last process kills itself")
+    parser.add_argument("--end-at", type=int, default=0, help="the step at which the last process gets a SIGTERM")
     parser.add_argument("--noisy-only", action="store_true", help="leave out the runs that compare strategies")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with process_group("cpu"):
-        is_killed = arguments.kill_at and world().rank == world().size - 1
-        run = stopping(noisy_objective, arguments.kill_at, kill_this_process) if is_killed else noisy_objective
+        run = noisy_objective
+        if world().rank == world().size - 1:
+            if arguments.kill_at:
+                run = stopping(run, arguments.kill_at, kill_this_process)
+            if arguments.end_at:
+                run = stopping(run, arguments.end_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
         make_trainer(arguments.directory / "noisy", objective=run, dropout=0.3).fit()
         if arguments.noisy_only:
             return
@@ -142,6 +166,10 @@ def main() -> None:
         state = trainer.full_state_dict()
         if world().rank == 0:
             torch.save(state, arguments.directory / "fsdp.pt")
+        for strategy in ("ddp", "fsdp"):
+            torch.manual_seed(1)
+            directory = arguments.directory / f"{strategy}-one-headed"
+            make_trainer(directory, objective=one_headed, model=TwoHeads(), batch_size=2, strategy=strategy).fit()
 
 
 class Interrupted(Exception):  # noqa: N818  # it is no error

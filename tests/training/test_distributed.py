@@ -12,7 +12,7 @@ from torch import nn
 
 from perceiver_io.training import process_group, world
 from perceiver_io.training.distributed import distribute, gradient_exchange, mean_over_processes
-from tests.training.small_run import NUM_STEPS, losses, make_trainer
+from tests.training.small_run import NUM_STEPS, TwoHeads, losses, make_trainer, one_headed
 
 
 def run_two_processes(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +47,24 @@ def test_a_killed_run_of_two_processes_goes_on_to_the_same_losses(unbroken: Path
     process = run_two_processes(tmp_path, "--noisy-only")
     assert process.returncode == 0, process.stderr
     assert losses(tmp_path / "noisy") == losses(unbroken / "noisy"), kill_at
+
+
+def test_a_signal_to_one_of_two_processes_ends_both_after_their_step(unbroken: Path, tmp_path: Path) -> None:
+    end_at = random.SystemRandom().randint(1, NUM_STEPS - 1)
+    process = run_two_processes(tmp_path, "--noisy-only", "--end-at", str(end_at))
+    assert process.returncode != 0
+    assert f"state.pt holds step {end_at} of 9, and the same command goes on from it" in process.stderr
+    assert torch.load(tmp_path / "noisy" / "state.pt")["step"] == end_at
+    process = run_two_processes(tmp_path, "--noisy-only")
+    assert process.returncode == 0, process.stderr
+    assert losses(tmp_path / "noisy") == losses(unbroken / "noisy"), end_at
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_an_output_need_not_reach_the_loss(strategy: str, unbroken: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    make_trainer(tmp_path, objective=one_headed, model=TwoHeads(), batch_size=4).fit()
+    assert losses(unbroken / f"{strategy}-one-headed") == pytest.approx(losses(tmp_path), rel=1e-4)
 
 
 def test_two_processes_equal_one_with_twice_the_batch(unbroken: Path, alone: tuple[Path, dict]) -> None:

@@ -3,7 +3,13 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import random
+import re
+import signal
+import subprocess
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, read_metrics, trainer
+from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, progress, read_metrics, trainer
+from perceiver_io.training.run_directory import occupied
+from tests.training.file_operations import after_operation, dies_after
 from tests.training.small_run import (
     NUM_STEPS,
     Interrupted,
@@ -196,6 +204,221 @@ def test_the_state_of_another_run_is_refused(change: dict[str, Any], message: st
     make_trainer(tmp_path).fit()
     with pytest.raises(ValueError, match=f"state.pt is of another run: {message}.*; ask for the same again"):
         make_trainer(tmp_path, **change).fit()
+
+
+def test_the_state_before_takes_the_place_of_a_damaged_one(tmp_path: Path) -> None:
+    noisy_run(tmp_path / "unbroken")
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path / "a", objective=stopping(noisy_objective, 8, interrupt), dropout=0.3).fit()
+    state = tmp_path / "a" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="damaged .*; the run goes on from the state before it, of step 4"):
+        noisy_run(tmp_path / "a")
+    assert losses(tmp_path / "a") == losses(tmp_path / "unbroken")
+
+
+def test_a_state_is_saved_before_an_evaluation_which_is_made_up_for(tmp_path: Path) -> None:
+    outcomes = iter([None, 1.0, None, 2.0, None, 3.0])
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        score = next(outcomes)
+        if score is None:
+            raise Interrupted
+        return {"score": score}
+
+    settings: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": 3, "checkpoint_every": None}
+    for step in (3, 6, 9):
+        with pytest.raises(Interrupted):
+            make_trainer(tmp_path, **settings).fit()
+        assert torch.load(tmp_path / "state.pt")["step"] == step
+    assert make_trainer(tmp_path, **settings).fit() == {"score": 3.0}
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(r["step"], r["score"]) for r in records if r["kind"] == "evaluation"] == [(3, 1.0), (6, 2.0), (9, 3.0)]
+    assert len([r for r in records if r["kind"] == "training"]) == NUM_STEPS
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    directory = tmp_path_factory.mktemp("unbroken")
+    noisy_run(directory)
+    return losses(directory)
+
+
+@pytest.mark.parametrize("part", range(12))
+def test_a_run_that_is_killed_after_any_file_operation_goes_on(
+    part: int, tmp_path: Path, unbroken: list[float]
+) -> None:
+    # Other operations each time, as all of them would take minutes.
+    number = random.SystemRandom().randrange(12 * part + 1, 12 * part + 13)
+    dies_after(number, lambda: noisy_run(tmp_path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is missing; the run goes on from the state before it")
+        noisy_run(tmp_path)
+    assert losses(tmp_path) == unbroken, number
+    assert not list(tmp_path.glob(".*")), number
+    assert not (tmp_path / "run.lock").exists()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("part", range(4))
+def test_a_run_that_gets_a_signal_after_any_file_operation_goes_on(
+    part: int, kind: signal.Signals, tmp_path: Path, unbroken: list[float]
+) -> None:
+    number = random.SystemRandom().randrange(36 * part + 1, 36 * part + 37)
+    usual = signal.getsignal(signal.SIGTERM)
+    # Outside of a run SIGTERM would end this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    said = ""
+    try:
+        with after_operation(number, lambda: os.kill(os.getpid(), kind)):
+            noisy_run(tmp_path)
+    except KeyboardInterrupt as interruption:
+        said = str(interruption)
+    assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGTERM, usual)
+    if said.startswith("interrupted; "):
+        step = torch.load(tmp_path / "state.pt")["step"]
+        state = tmp_path / "state.pt"
+        assert said == f"interrupted; {state} holds step {step} of 9, and the same command goes on from it"
+        assert len(losses(tmp_path)) == step
+    noisy_run(tmp_path)
+    assert losses(tmp_path) == unbroken, number
+
+
+def test_a_signal_ends_the_run_after_its_step(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    signalled = stopping(objective, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt, match=r"state.pt holds step 3 of 9, and the same command goes on from it"):
+        make_trainer(tmp_path, objective=signalled, checkpoint_every=None).fit()
+    assert "interrupted: the step at hand is finished and the state saved" in capfd.readouterr().err
+    make_trainer(tmp_path).fit()
+    make_trainer(tmp_path / "unbroken").fit()
+    assert losses(tmp_path) == losses(tmp_path / "unbroken")
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted before a state was saved in .*; the same command starts"):
+        make_trainer(tmp_path, objective=stopping(objective, 3, twice), checkpoint_every=None).fit()
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_a_signal_ends_an_evaluation_at_once(tmp_path: Path) -> None:
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    with pytest.raises(KeyboardInterrupt, match=r"state.pt holds step 9 of 9"):
+        make_trainer(tmp_path, evaluate=evaluate).fit()
+
+
+class Workers(Pictures):
+    """Pictures whose loading leaves behind who loads them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        (self.directory / f"worker-{os.getpid()}").touch()
+        return super().__getitem__(draw)
+
+    def signal(self) -> None:
+        """Sends the signals that a terminal or a queue sends to all processes of a job."""
+        numbers = {int(path.name.removeprefix("worker-")) for path in self.directory.glob("worker-*")} - {os.getpid()}
+        assert numbers
+        # Whoever sends them is not the trainer, whose SIGTERM its workers obey.
+        signals = [f"kill -{kind} {number}" for number in numbers for kind in ("INT", "TERM")]
+        subprocess.run("; ".join(signals), shell=True, check=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="workers cannot tell who sends a signal")
+def test_workers_outlive_signals_to_all_processes(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    signalled = stopping(objective, 3, workers.signal)
+    with pytest.raises(KeyboardInterrupt, match="holds step 3 of 9"):
+        make_trainer(tmp_path, objective=signalled, dataset=workers, num_workers=2).fit()
+    make_trainer(tmp_path, dataset=workers).fit()
+    assert len(losses(tmp_path)) == NUM_STEPS
+
+
+def test_workers_end_with_the_trainer(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path, objective=stopping(objective, 3, interrupt), num_workers=2).fit()
+    for child in multiprocessing.active_children():
+        child.terminate()
+        child.join(20)
+        assert child.exitcode == 0
+
+
+def hold(directory: Path, held: Any) -> None:
+    with occupied(directory):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_second_run_in_a_directory_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=hold, args=(tmp_path, held))
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(ValueError, match=rf"is in use by another run \(process {process.pid} on .*\); wait for it, or"):
+        make_trainer(tmp_path).fit()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    process.kill()
+    process.join()
+    make_trainer(tmp_path, num_steps=2).fit()
+    assert not (tmp_path / "run.lock").exists()
+
+
+class OtherPictures(Pictures):
+    """As many pictures, but others."""
+
+    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
+        return super().__getitem__(Draw(draw.index + 1, draw.seed))
+
+
+def test_other_data_of_the_same_length_are_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path).fit()
+    with pytest.raises(ValueError, match="its data are not those that are given now"):
+        make_trainer(tmp_path, dataset=OtherPictures()).fit()
+
+
+def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path).fit()
+    frozen = make_trainer(tmp_path)
+    # One that no group of the optimizer tells from others.
+    frozen.model.classifier.encoder.latents.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"its requires_grad of classifier\.encoder\.latents\..* is True, not False"):
+        frozen.fit()
+
+
+def test_a_damaged_log_is_named_and_the_state_stays(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path, objective=stopping(objective, 6, interrupt)).fit()
+    log = tmp_path / "metrics.jsonl"
+    log.write_bytes(b"\0" * 20 + b"\n" + log.read_bytes())
+    state = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl is damaged"):
+        make_trainer(tmp_path).fit()
+    assert (tmp_path / "state.pt").read_bytes() == state
+
+
+def test_a_run_shows_lines_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path, objective=stopping(objective, 6, interrupt), log_every=2).fit()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "9 steps to go"
+    assert [line.partition(":")[0] for line in lines[1:]] == [f"step {step} of 9" for step in (1, 2, 4)]
+    assert all(re.fullmatch(r"step \d of 9: loss \d+(\.\d+)?, [\d.e-]+ s a step", line) for line in lines[1:])
+    make_trainer(tmp_path, log_every=2).fit()
+    assert capsys.readouterr().err.startswith("4 of 9 steps are done\nstep 5 of 9: loss ")
 
 
 def test_processes_that_see_different_states_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,8 @@ class TextFile:
             content = file.read(len(self))
         if len(content) < len(self):
             raise ValueError(
-                f"{self.path} ends at byte {self.start + len(content)}, but had {self.stop} when the run began; "
-                "leave the text as it is while it is learned from"
+                f"{self.path} has become shorter: bytes up to {self.stop} are missing; leave the text as it is while "
+                "it is learned from"
             )
         return content
 

@@ -10,7 +10,7 @@ from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.image_classification import ClassificationEvaluation, ClassificationObjective, Pairs
 from perceiver_io.training.recipes import Recipe
-from perceiver_io.training.tasks.task import Material, Task
+from perceiver_io.training.tasks.task import Material, Task, check_apart
 
 # For thousands of pictures; the paper's, for the million of ImageNet, is `perceiver_io.training.FINE_TUNING_RECIPE`.
 FINE_TUNING_RECIPE = Recipe(
@@ -20,6 +20,7 @@ FINE_TUNING_RECIPE = Recipe(
 
 def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig) -> Material:
     """Maps `--data` to pictures with the paper's augmentation, and those held out."""
+    check_apart(arguments)
     classes, training_files, held_out_files = find_labelled_files(arguments.data, PICTURE_SUFFIXES)
     if len(classes) < 2:
         raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")

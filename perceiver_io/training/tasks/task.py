@@ -36,6 +36,20 @@ class Material:
     initialise: Callable[[Any], None] | None = None
 
 
+def check_apart(arguments: argparse.Namespace) -> None:
+    """Checks, where folders are classes, that `--output` does not lie in `--data`: it would become a class.
+
+    Raises:
+        ValueError: if it does.
+    """
+    output = arguments.output.resolve()
+    if arguments.data.resolve() in (output, *output.parents):
+        raise ValueError(
+            f"--output {arguments.output} lies in --data {arguments.data}, whose folders are classes, and the next run "
+            "would take it for one; choose another --output"
+        )
+
+
 # Maps the command's arguments and a configuration to material.
 Prepare = Callable[[argparse.Namespace, Any], Material]
 

@@ -9,7 +9,7 @@ from perceiver_io.training.data.class_folders import find_labelled_files
 from perceiver_io.training.data.clips import VIDEO_SUFFIXES, VideoFolder
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.recipes import Recipe
-from perceiver_io.training.tasks.task import Material, Task
+from perceiver_io.training.tasks.task import Material, Task, check_apart
 from perceiver_io.training.video_autoencoding import VideoAutoencodingEvaluation, VideoAutoencodingObjective
 
 FINE_TUNING_RECIPE = Recipe(
@@ -22,6 +22,7 @@ def prepare(arguments: argparse.Namespace, config: VideoAutoencodingConfig) -> M
     sizes: dict[str, Any] = {
         name: getattr(config, name) for name in ("num_frames", "image_size", "audio_samples_per_frame")
     }
+    check_apart(arguments)
     classes, training_files, held_out_files = find_labelled_files(arguments.data, VIDEO_SUFFIXES)
     clips = SkipUnusable(VideoFolder(training_files, **sizes))
     held_out = SkipUnusable(VideoFolder(held_out_files, **sizes, random_positions=False))
