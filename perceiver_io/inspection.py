@@ -17,6 +17,7 @@ from perceiver_io.models import (
     ImageClassificationPerceiver,
     LanguagePerceiver,
     OpticalFlowPerceiver,
+    PerceiverClassifier,
     TextClassificationPerceiver,
     VideoAutoencodingPerceiver,
 )
@@ -108,6 +109,8 @@ def example_inputs(model: PerceiverIO) -> tuple[Tensor, ...]:
             return (torch.empty(1, config.max_seq_len, dtype=torch.long, device="meta"),)
         case ImageClassificationPerceiver(config=config):
             return (values(1, config.num_image_channels, *config.image_size),)
+        case PerceiverClassifier(config=config):
+            return (values(1, config.num_input_channels, *config.index_dims),)
         case OpticalFlowPerceiver(config=config):
             return values(1, 3, *config.image_size), values(1, 3, *config.image_size)
         case VideoAutoencodingPerceiver(config=config):

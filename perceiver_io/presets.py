@@ -11,6 +11,8 @@ from perceiver_io.models import (
     LanguagePerceiver,
     OpticalFlowConfig,
     OpticalFlowPerceiver,
+    PerceiverClassifier,
+    PerceiverClassifierConfig,
     TextClassificationConfig,
     TextClassificationPerceiver,
     VideoAutoencodingConfig,
@@ -31,10 +33,33 @@ PRESETS: dict[str, ModelConfig] = {
     "video-autoencoding": VideoAutoencodingConfig(),
 }
 
+# Models of papers that came without weights. The original Perceiver's (2103.03206, section 4): ImageNet as stated;
+# ModelNet40 with its 2 cross-attentions and a highest frequency of 1120; AudioSet's 480 pieces of 128 samples and
+# 12,544 patches of 2×8×8 pixels. As far as the paper does not state a size, it is ImageNet's.
+UNRELEASED_PRESETS: dict[str, ModelConfig] = {
+    "perceiver-imagenet": PerceiverClassifierConfig(),
+    "perceiver-modelnet40": PerceiverClassifierConfig(
+        inputs="points",
+        index_dims=(2000,),
+        patch_size=(1,),
+        max_resolution=(2240, 2240, 2240),
+        num_classes=40,
+        num_blocks=2,
+        num_cross_attends=2,
+    ),
+    "perceiver-audioset-sound": PerceiverClassifierConfig(
+        index_dims=(61_440,), patch_size=(128,), num_input_channels=1, max_resolution=(480,), num_classes=527
+    ),
+    "perceiver-audioset-film": PerceiverClassifierConfig(
+        index_dims=(32, 224, 224), patch_size=(2, 8, 8), max_resolution=(16, 28, 28), num_classes=527
+    ),
+}
+
 _MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO]] = {
     LanguageConfig: LanguagePerceiver,
     ImageClassificationConfig: ImageClassificationPerceiver,
     OpticalFlowConfig: OpticalFlowPerceiver,
+    PerceiverClassifierConfig: PerceiverClassifier,
     TextClassificationConfig: TextClassificationPerceiver,
     VideoAutoencodingConfig: VideoAutoencodingPerceiver,
 }
@@ -43,19 +68,20 @@ CONFIG_CLASSES = {config.__name__: config for config in _MODELS}
 
 
 def create_config(preset: str, **config_overrides: Any) -> ModelConfig:
-    """Maps the name of a released model, and fields to change, to a configuration.
+    """Maps the name of a preset, and fields to change, to a configuration.
 
     Raises:
         ValueError: for an unknown preset or field, or a value that a field cannot have.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(PRESETS)}")
-    config = PRESETS[preset]
+    presets = PRESETS | UNRELEASED_PRESETS
+    if preset not in presets:
+        raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(presets)}")
+    config = presets[preset]
     return type(config).from_dict({**vars(config), **config_overrides})
 
 
 def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
-    """Maps the name of a released model, and fields to change, to a model initialised as the reference does.
+    """Maps the name of a preset, and fields to change, to a model initialised as the reference does.
 
     The model is accelerated (see `fast`); `undo_accelerate` makes it plain.
 

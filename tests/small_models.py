@@ -9,6 +9,7 @@ from perceiver_io import (
     ImageClassificationPerceiver,
     LanguagePerceiver,
     OpticalFlowPerceiver,
+    PerceiverClassifier,
     PerceiverIO,
     VideoAutoencodingPerceiver,
 )
@@ -67,6 +68,8 @@ def small_inputs(model: PerceiverIO, batch: int = 2) -> tuple[Tensor, ...]:
             return torch.randint(model.config.vocab_size, (batch, length)), torch.rand(batch, length) > 0.2
         case ImageClassificationPerceiver():
             return (torch.randn(batch, 3, *model.config.image_size),)
+        case PerceiverClassifier():
+            return (torch.randn(batch, model.config.num_input_channels, *model.config.index_dims),)
         case OpticalFlowPerceiver():
             frame1, frame2 = torch.rand(2, batch, 3, *model.config.image_size) * 2 - 1
             return frame1, frame2

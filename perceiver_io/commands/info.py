@@ -10,11 +10,12 @@ import torch
 from perceiver_io.inspection import example_inputs, inspect_stages
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.perceiver import PerceiverIO
-from perceiver_io.presets import PRESETS, create_model
+from perceiver_io.presets import PRESETS, UNRELEASED_PRESETS, create_model
 from perceiver_io.weights.saving import load_model
 
 EXAMPLE = "perceiver-io info imagenet-fourier"
 
+_PRESETS = PRESETS | UNRELEASED_PRESETS
 _COLUMNS = ("stage", "module", "output", "parameters", "work", "weights", "activation")
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="DIRECTORY_OR_PRESET",
-        help=f"a model's directory, a bundled model's name, or a preset, which needs no weights: {', '.join(PRESETS)}",
+        help=f"a model's directory, a bundled model's name, or a preset, which needs no weights: {', '.join(_PRESETS)}",
     )
 
 
@@ -76,7 +77,7 @@ def _find(name: str) -> PerceiverIO:
     Raises:
         ValueError, OSError: there is no such model, or it is damaged.
     """
-    if name in PRESETS and not Path(name).is_dir():
+    if name in _PRESETS and not Path(name).is_dir():
         with torch.device("meta"):
             return create_model(name)
     return load_model(name)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from perceiver_io.attention import MLP, Attention, activate, attend
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched
-from perceiver_io.fast.linear import apply_linear, product
+from perceiver_io.fast.linear import apply_linear, gated_product, product
 
 # Queries of a head whose scores are computed at a time.
 _BLOCK_ROWS = 512
 
 
 class FastMLP(MLP):
-    """`MLP` with its products by `linear`, and the reference's GELU as part of the first."""
+    """`MLP` with its products by `linear`, and GELU (the reference's) or GEGLU as part of the first."""
 
     def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
         """Applies the two layers row by row."""
@@ -31,8 +31,11 @@ class FastMLP(MLP):
     def activated(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch hidden"]:
         """The hidden layer after its activation."""
         hidden = self.hidden
-        if self.activation == "gelu_tanh" and is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
-            return product(x, hidden.weight, hidden.bias, "gelu")
+        if is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
+            if self.activation == "gelu_tanh":
+                return product(x, hidden.weight, hidden.bias, "gelu")
+            if self.activation == "geglu":
+                return gated_product(x, hidden.weight, hidden.bias)
         return activate(apply_linear(hidden, x), self.activation)
 
 

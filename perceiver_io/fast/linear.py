@@ -31,6 +31,25 @@ def product(
     return F.gelu(result, approximate="tanh") if activation == "gelu" else result
 
 
+def gated_product(
+    x: Float[Tensor, "*batch in_features"],
+    weight: Float[Tensor, "both_halves in_features"],
+    bias: Float[Tensor, "both_halves"] | None = None,
+) -> Float[Tensor, "*batch out_features"]:
+    """Maps x to GEGLU of `x weightᵀ + bias`: the first half times the exact GELU of the second. As `product`.
+
+    The two halves are two products, the second with its GELU, the first with the multiplication.
+    """
+    if not _onednn_serves(x, weight, bias):
+        values, gates = F.linear(x, weight, bias).chunk(2, dim=-1)
+        return values * F.gelu(gates)
+    x = x.contiguous()
+    value_weight, gate_weight = weight.contiguous().chunk(2)
+    value_bias, gate_bias = (None, None) if bias is None else bias.contiguous().chunk(2)
+    gates = torch.ops.mkldnn._linear_pointwise(x, gate_weight, gate_bias, "gelu", [], "none")
+    return torch.ops.mkldnn._linear_pointwise(x, gates, value_weight, value_bias, "mul")
+
+
 def batched_product(
     x: Float[Tensor, "#batch rows in_features"],
     weights: Float[Tensor, "#batch out_features in_features"],

@@ -3,6 +3,7 @@
 from perceiver_io.models.image_classification import ImageClassificationConfig, ImageClassificationPerceiver
 from perceiver_io.models.language import LanguageConfig, LanguagePerceiver
 from perceiver_io.models.optical_flow import OpticalFlowConfig, OpticalFlowPerceiver
+from perceiver_io.models.perceiver_classifier import PerceiverClassifier, PerceiverClassifierConfig
 from perceiver_io.models.text_classification import TextClassificationConfig, TextClassificationPerceiver
 from perceiver_io.models.video_autoencoding import VideoAutoencodingConfig, VideoAutoencodingPerceiver
 
@@ -13,6 +14,8 @@ __all__ = [
     "LanguagePerceiver",
     "OpticalFlowConfig",
     "OpticalFlowPerceiver",
+    "PerceiverClassifier",
+    "PerceiverClassifierConfig",
     "TextClassificationConfig",
     "TextClassificationPerceiver",
     "VideoAutoencodingConfig",

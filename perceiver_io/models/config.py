@@ -25,8 +25,9 @@ class ModelConfig:
         for name, hint in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(hint) is tuple:
-                expected = len(get_args(hint))
-                if not isinstance(value, list | tuple) or len(value) != expected:
+                any_number = get_args(hint)[-1] is ...
+                expected = "one or more" if any_number else len(get_args(hint))
+                if not isinstance(value, list | tuple) or (not value if any_number else len(value) != expected):
                     raise ValueError(f"{name} {value!r} must have {expected} entries")
                 object.__setattr__(self, name, tuple(value))  # JSON has no tuples
                 for size in value:

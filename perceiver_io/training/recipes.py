@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from perceiver_io.training.lamb import Lamb, decay_groups
 from perceiver_io.training.muon import Muon, muon_groups
-from perceiver_io.training.schedules import Schedule, flat_then_cosine, warmup_then_cosine
+from perceiver_io.training.schedules import Schedule, flat_then_cosine, stepwise, warmup_then_cosine
 
 OptimizerName = Literal["lamb", "adamw", "muon"]
 
@@ -69,6 +69,29 @@ class Recipe:
         return make(self.num_steps, self.lead_steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SteppedRecipe(Recipe):
+    """A recipe whose rate falls in steps, in place of the cosine.
+
+    Args:
+        drops_at: updates from which on the rate is a tenth of what it was.
+        max_gradient_norm: to which gradients are scaled down (`torch.nn.utils.clip_grad_norm_`); the paper's, for loops
+            of one's own: `Trainer` does not clip, which LAMB, whose updates have the weights' norm, hardly notices.
+    """
+
+    drops_at: tuple[int, ...]
+    max_gradient_norm: float
+
+    def with_steps(self, num_steps: int) -> "SteppedRecipe":
+        """The recipe at another length; the drops come at the same shares of it."""
+        drops_at = tuple(max(1, round(drop * num_steps / self.num_steps)) for drop in self.drops_at)
+        return replace(self, num_steps=num_steps, drops_at=drops_at)
+
+    def schedule(self) -> Schedule:
+        """Maps a step to the factor of the highest rate."""
+        return stepwise(self.num_steps, self.drops_at)
+
+
 # The reference's script: 110 epochs of 1,281,167 pictures.
 _IMAGENET = Recipe(
     num_steps=137_625, batch_size=1024, learning_rate=2e-3, weight_decay=0.1, lead="flat", lead_steps=68_812
@@ -89,3 +112,14 @@ PAPER_RECIPES: dict[str, Recipe] = {
 
 # Classifiers pretrained on other pictures, on ImageNet; the paper's with convolutions took a tenth of the rate.
 FINE_TUNING_RECIPE = replace(_IMAGENET, num_steps=131_000, lead_steps=70_000)
+
+# The original Perceiver on ImageNet (2103.03206, section 4.1): 120 epochs of 1,281,167 pictures, with RandAugment; the
+# rate falls to a tenth at the 84th, 102nd and 114th.
+PERCEIVER_RECIPE = SteppedRecipe(
+    num_steps=150_137,
+    batch_size=1024,
+    learning_rate=4e-3,
+    weight_decay=0.1,
+    drops_at=(105_096, 127_616, 142_630),
+    max_gradient_norm=10.0,
+)

@@ -1,7 +1,7 @@
 """Learning rates over time, as factors of the peak rate. The first update uses the factor of step 0."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Schedule = Callable[[int], float]
 
@@ -43,6 +43,24 @@ def warmup_then_cosine(num_steps: int, warmup_steps: int) -> Schedule:
         return _half_cosine(step - warmup_steps, num_steps - warmup_steps)
 
     return factor
+
+
+def stepwise(num_steps: int, drops_at: Sequence[int], factor: float = 0.1) -> Schedule:
+    """Maps a step to 1 at first, and from each step of `drops_at` on to `factor` times what it was.
+
+    Source: the original Perceiver's schedule for ImageNet (2103.03206, section 4.1).
+
+    Args:
+        num_steps: length of the run.
+        drops_at: steps, in order.
+        factor: of each drop.
+
+    Raises:
+        ValueError: if the steps are out of order, or not within the run.
+    """
+    if list(drops_at) != sorted(set(drops_at)) or not all(0 < drop <= num_steps for drop in drops_at):
+        raise ValueError(f"drops_at {tuple(drops_at)} must rise, and lie between 1 and num_steps ({num_steps})")
+    return lambda step: factor ** sum(step >= drop for drop in drops_at)
 
 
 def _half_cosine(step: int, num_steps: int) -> float:

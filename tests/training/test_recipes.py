@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from perceiver_io.presets import PRESETS
-from perceiver_io.training import FINE_TUNING_RECIPE, PAPER_RECIPES, Lamb, Recipe
+from perceiver_io.training import FINE_TUNING_RECIPE, PAPER_RECIPES, PERCEIVER_RECIPE, Lamb, Recipe, stepwise
 from tests.unchecked import unchecked
 
 SMALL: dict[str, Any] = {"num_steps": 20, "batch_size": 3, "learning_rate": 0.5, "weight_decay": 0.1}
@@ -27,6 +27,26 @@ def test_the_papers_schedules() -> None:
     assert flow(187_500) == pytest.approx(0.5)
     assert FINE_TUNING_RECIPE.schedule()(70_000) == 1
     assert FINE_TUNING_RECIPE.schedule()(100_500) == pytest.approx(0.5)
+
+
+def test_the_original_perceivers_rate_falls_at_epochs_84_102_and_114_of_120() -> None:
+    recipe = PERCEIVER_RECIPE
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.max_gradient_norm) == (4e-3, 0.1, 10)
+    for length in (recipe.num_steps, 1200):
+        schedule = recipe.with_steps(length).schedule()
+        for epoch, factor in (
+            (0, 1),
+            (83.9, 1),
+            (84.1, 0.1),
+            (101.9, 0.1),
+            (102.1, 0.01),
+            (113.9, 0.01),
+            (114.1, 1e-3),
+        ):
+            assert schedule(int(length * epoch / 120)) == pytest.approx(factor)
+    assert isinstance(recipe.make_optimizer(nn.Linear(2, 2)), Lamb)
+    with pytest.raises(ValueError, match=r"drops_at \(5, 3\) must rise, and lie between 1 and num_steps \(9\)"):
+        stepwise(9, (5, 3))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lamb", Lamb), ("adamw", torch.optim.AdamW)])
