@@ -47,6 +47,7 @@ EXTRAS["dev"] = [
     "hypothesis>=6.100",
     "mypy>=1.10",
     "opencv-python-headless>=4.9",  # the oracle for our resizing; the library itself does not use it
+    "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
     "pytest>=8",
     "ruff>=0.5",
 ]
