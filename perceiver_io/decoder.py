@@ -1,10 +1,14 @@
 """Decoders: latents and queries to outputs (paper, section 3.2)."""
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perceiver_io.attention import Activation, CrossAttention
+from perceiver_io.checks import as_mask, check_batch, check_rows
 from perceiver_io.initializers import haiku_linear
+
+Mask = Bool[Tensor, "batch outputs"] | Int[Tensor, "batch outputs"]
 
 
 class PerceiverDecoder(nn.Module):
@@ -41,6 +45,8 @@ class PerceiverDecoder(nn.Module):
         zero_init_output: bool = False,
     ) -> None:
         super().__init__()
+        self.query_channels = query_channels
+        self.num_latent_channels = num_latent_channels
         self.cross_attend = CrossAttention(
             query_channels,
             num_latent_channels,
@@ -59,14 +65,23 @@ class PerceiverDecoder(nn.Module):
         self,
         queries: Float[Tensor, "#batch outputs query_channels"],
         latents: Float[Tensor, "batch latents latent_channels"],
-        query_mask: Bool[Tensor, "batch outputs"] | None = None,
+        query_mask: Mask | None = None,
     ) -> Float[Tensor, "batch outputs output_channels"]:
         """Decodes; queries of batch size one are asked of every example.
 
         QUIRK: a query where `query_mask` is False still yields an output: what the layers after attention make of zeros
         (and of the query, with the residual).
+
+        Raises:
+            ValueError: for queries, latents or a mask of another width or kind, or that do not fit one another.
         """
-        mask = None if query_mask is None else query_mask.bool()[:, :, None]
+        check_rows("queries", queries, self.query_channels, "the decoder", latents.dtype)
+        check_rows("latents", latents, self.num_latent_channels, "the decoder")
+        check_batch("queries", queries.shape[0], "latents", latents.shape[0], one_for_all=True)
+        mask = None
+        if query_mask is not None:
+            (batch,) = torch.broadcast_shapes(queries.shape[:1], latents.shape[:1])
+            mask = as_mask("query_mask", query_mask, (batch, queries.shape[1]))[:, :, None]
         outputs = self.cross_attend(queries, latents, mask)
         return outputs if self.output is None else self.output(outputs)
 
@@ -90,7 +105,7 @@ class ProjectionDecoder(nn.Module):
         self,
         queries: Float[Tensor, "#batch outputs query_channels"] | None,
         latents: Float[Tensor, "batch latents latent_channels"],
-        query_mask: Bool[Tensor, "batch outputs"] | None = None,
+        query_mask: Mask | None = None,
     ) -> Float[Tensor, "batch output_channels"]:
         """Averages and projects."""
         return self.output(latents.mean(dim=1))

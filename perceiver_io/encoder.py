@@ -4,12 +4,15 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from perceiver_io.attention import Activation, CrossAttention, SelfAttention
+from perceiver_io.checks import as_mask, check_rows, check_some
 from perceiver_io.position_encoding import LearnedPositionEncoding
+
+Mask = Bool[Tensor, "batch inputs"] | Int[Tensor, "batch inputs"]
 
 
 class Round(NamedTuple):
@@ -71,6 +74,10 @@ class PerceiverEncoder(nn.Module):
         latent_init_std: deviation of the truncated normal that the latents start from.
         gradient_checkpointing: whether training recomputes each layer in the backward pass instead of keeping its
             intermediate values, for memory; an attribute that may be changed later.
+
+    Attributes:
+        input_channels: channels of the tokens.
+        num_latent_channels: channels of a latent.
 
     Raises:
         ValueError: if a number of heads does not divide the width, or for impossible rounds.
@@ -179,6 +186,8 @@ class PerceiverEncoder(nn.Module):
         rounds: Sequence[Round],
     ) -> None:
         super().__init__()
+        self.input_channels = cross_attends[0].input_norm.normalized_shape[0]
+        self.num_latent_channels = latents.num_channels
         self.rounds = tuple(Round(*entry) for entry in rounds)
         self.gradient_checkpointing = False
         self.latents = latents
@@ -191,11 +200,17 @@ class PerceiverEncoder(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "batch inputs channels"],
-        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+        input_mask: Mask | None = None,
     ) -> Float[Tensor, "batch latents latent_channels"]:
-        """Encodes tokens; those where `input_mask` is False have no influence."""
-        mask = None if input_mask is None else input_mask.bool()[:, None, :]
+        """Encodes tokens; those where `input_mask` is False (or 0) have no influence.
+
+        Raises:
+            ValueError: for tokens of another width, kind or number, or a mask that does not fit them.
+        """
         latents = self.latents()
+        check_rows("tokens", tokens, self.input_channels, "the encoder", latents.dtype)
+        check_some("tokens", tokens.shape[1])
+        mask = None if input_mask is None else as_mask("input_mask", input_mask, tokens.shape[:2])[:, None, :]
         for cross_attend, block in self.rounds:
             if cross_attend is not None:
                 latents = self._run(self.cross_attends[cross_attend], latents, tokens, mask)

@@ -5,11 +5,13 @@ modality to a common width, which also tells the modalities apart.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from perceiver_io.checks import as_mask, check_batch
 from perceiver_io.initializers import truncated_normal_
 from perceiver_io.position_encoding import Points, channels_of
 from perceiver_io.postprocessors import OutputPostprocessor, concatenate
@@ -130,17 +132,28 @@ class MultimodalPreprocessor(InputPreprocessor):
         """
         _check_names("inputs", inputs, self.modalities.names, complete=True)
         _check_names("masked", masked or {}, sorted(self.mask_probs or {}))
-        tokens, features = {}, {}
+        tokens: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         for name, preprocessor in self.modalities.items():
             preprocessed = preprocessor(inputs[name], positions=(positions or {}).get(name))
+            first = next(iter(tokens), name)
+            if tokens:
+                check_batch(name, len(preprocessed.tokens), first, len(tokens[first]))
             features[name] = preprocessed.features
             chosen = (masked or {}).get(name)
             tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), chosen)
         if isinstance(input_mask, Mapping):
             _check_names("input_mask", input_mask, self.modalities.names)
-            sizes = {name: rows.shape[1] for name, rows in tokens.items()}
-            input_mask = _concatenate_masks(input_mask, sizes)
-        return InputTokens(torch.cat(list(tokens.values()), dim=1), features, input_mask)
+            shapes = {name: rows.shape[:2] for name, rows in tokens.items()}
+            masks = {
+                name: None if mask is None else as_mask(f"input_mask[{name!r}]", mask, shapes[name])
+                for name, mask in input_mask.items()
+            }
+            input_mask = _concatenate_masks(masks, {name: length for name, (_, length) in shapes.items()})
+        joined = torch.cat(list(tokens.values()), dim=1)
+        if input_mask is not None:
+            input_mask = as_mask("input_mask", input_mask, joined.shape[:2])
+        return InputTokens(joined, features, input_mask)
 
     def _mask(self, name: str, tokens: Tensor, chosen: Tensor | None) -> Float[Tensor, "batch inputs channels"]:
         prob = (self.mask_probs or {}).get(name, 0)
@@ -318,7 +331,9 @@ def _check_name(modality: str) -> None:
         )
 
 
-def _check_names(what: str, given: Iterable[str], names: list[str], complete: bool = False) -> None:
+def _check_names(what: str, given: Any, names: list[str], complete: bool = False) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what} ({type(given).__name__}) must be a dict by modality, of {names}")
     unknown = sorted(set(given) - set(names))
     missing = sorted(set(names) - set(given)) if complete else []
     if unknown or missing:

@@ -7,6 +7,7 @@ inputs ─ preprocessor ─ encoder ─ latents ─┐
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from perceiver_io.multimodal import (
@@ -65,10 +66,19 @@ class PerceiverIO(nn.Module):
         self.output_query = _as_query(output_query)
         self.decoder = decoder
         self.output_postprocessor = _as_postprocessor(output_postprocessor)
+        stem, query = self.input_preprocessor, self.output_query
+        _check_width("input_preprocessor", stem, "num_channels", "encoder", encoder, "input_channels")
+        _check_width("encoder", encoder, "num_latent_channels", "decoder", decoder, "num_latent_channels")
+        _check_width("output_query", query, "num_channels", "decoder", decoder, "query_channels")
         if isinstance(self.output_query, MultimodalQuery) or isinstance(
             self.output_postprocessor, MultimodalPostprocessor
         ):
             check_same_modalities(self.output_query, self.output_postprocessor)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the model's weights, and so of its inputs."""
+        return next(self.parameters()).dtype
 
     def encode(
         self,
@@ -125,6 +135,19 @@ class PerceiverIO(nn.Module):
     ) -> Any:
         """Encodes, then decodes; arguments as there."""
         return self.decode(self.encode(inputs, input_mask, positions, masked), points, query_mask, chunk_size)
+
+
+def _check_width(giver: str, first: nn.Module, given: str, taker: str, second: nn.Module, taken: str) -> None:
+    """Checks that a stage yields as many channels as the next takes, where both say so."""
+    try:
+        yields, takes = getattr(first, given, None), getattr(second, taken, None)
+    except ValueError:  # a featurizer that does not say
+        return
+    if isinstance(yields, int) and isinstance(takes, int) and yields != takes:
+        raise ValueError(
+            f"the {giver} yields {yields} channels and the {taker} takes {takes}; they must agree: build the {taker} "
+            f"with {giver}.{given} ({yields})"
+        )
 
 
 def _as_preprocessor(stage: nn.Module | Mapping[str, nn.Module] | None) -> nn.Module:

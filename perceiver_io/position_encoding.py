@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceiver_io.checks import check_batch, check_points, has_values
 from perceiver_io.initializers import haiku_linear, truncated_normal_
 
 Points: TypeAlias = Int[Tensor, "... _"] | Float[Tensor, "_ _ _"] | slice | None
@@ -60,6 +61,7 @@ def linear_positions(index_dims: Sequence[int]) -> Float32[Tensor, "*index_dims 
 
 def select_rows(rows: Float[Tensor, "#batch rows channels"], points: Points) -> Float[Tensor, "#batch points channels"]:
     """Maps rows to those at `points` (all, a slice, or flat indices shared or per example)."""
+    check_points(points)
     if points is None:
         return rows
     if isinstance(points, slice):
@@ -69,6 +71,7 @@ def select_rows(rows: Float[Tensor, "#batch rows channels"], points: Points) -> 
     check_indices(points, rows.shape[1])
     if points.ndim == 1:
         return rows[:, points]
+    check_batch("points", points.shape[0], "inputs", rows.shape[0], one_for_all=True)
     return torch.take_along_dim(rows, points.unsqueeze(-1), dim=1)
 
 
@@ -142,6 +145,7 @@ class FourierPositionEncoding(PositionEncoding):
     def forward(
         self, points: Points = None, index_dims: Sequence[int] | None = None
     ) -> Float[Tensor, "#batch points channels"]:
+        check_points(points)
         index_dims = self.index_dims if index_dims is None else tuple(index_dims)
         if len(index_dims) != len(self.index_dims):
             raise ValueError(
@@ -227,16 +231,15 @@ class LearnedPositionEncoding(PositionEncoding):
     ) -> Float[Tensor, "#batch points channels"]:
         """Selects the vectors at `points`; a sequence (one index dimension) may be shorter than the table."""
         rows = self.embeddings[None]
-        if index_dims is not None:
-            # A sequence is cut without asking whether it needs that, which an export for any length could not answer.
-            is_sequence, given = len(index_dims) == 1, math.prod(index_dims)
-            if not (given <= self.num_points if is_sequence else given == self.num_points):
-                raise ValueError(
-                    f"inputs of sizes {tuple(index_dims)} have {given} points but {self.num_points} "
-                    "positions were learned; resize the input or build the encoding with as many points"
-                )
-            if is_sequence:
-                rows = rows[:, : index_dims[0]]
+        if index_dims is not None and len(index_dims) == 1 and index_dims[0] <= self.num_points:
+            rows = rows[
+                :, : index_dims[0]
+            ]  # also where it leaves all: an exporter would take that for a case of its own
+        elif index_dims is not None and math.prod(index_dims) != self.num_points:
+            raise ValueError(
+                f"inputs of sizes {tuple(index_dims)} have {math.prod(index_dims)} points but {self.num_points} "
+                "positions were learned; resize the input or build the encoding with as many points"
+            )
         return select_rows(rows, points)
 
 
@@ -319,7 +322,7 @@ def check_indices(indices: Int[Tensor, "..."], num_points: int) -> None:
     Raises:
         ValueError: if one does not.
     """
-    if indices.device.type != "cpu" or torch.compiler.is_compiling() or not indices.numel():
+    if not has_values(indices):
         return
     least, most = indices.min().item(), indices.max().item()
     if least < 0 or most >= num_points:

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from perceiver_io.checks import as_mask, check_floats, check_integers, is_checking
 from perceiver_io.convolutions import Conv2DDownsample
 from perceiver_io.initializers import haiku_linear, truncated_normal_
 from perceiver_io.patches import space_to_depth
@@ -19,6 +20,7 @@ from perceiver_io.position_encoding import Points, channels_of
 
 Image = Float[Tensor, "batch channels height width"]
 Video = Float[Tensor, "batch time channels height width"]
+Mask = Bool[Tensor, "batch inputs"] | Int[Tensor, "batch inputs"]
 
 
 class InputTokens(NamedTuple):
@@ -42,7 +44,7 @@ class InputPreprocessor(nn.Module):
     def forward(
         self,
         inputs: Tensor,
-        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+        input_mask: Mask | None = None,
         positions: Points = None,
         masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
@@ -106,14 +108,21 @@ class Preprocessor(InputPreprocessor):
     def forward(
         self,
         inputs: Tensor,
-        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+        input_mask: Mask | None = None,
         positions: Points = None,
         masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
         """Preprocesses a batch; `inputs` is what the featurizer takes."""
         _refuse_masking(masked)
         grid = self.featurizer(inputs)
+        if is_checking() and not (grid.is_floating_point() and grid.ndim >= 3):
+            raise ValueError(
+                f"{type(self.featurizer).__name__} yields {tuple(grid.shape)} of {grid.dtype}; a featurizer must yield "
+                "floating-point features [batch, *index_dims, channels]"
+            )
         features = grid.flatten(1, -2)  # [B, *index_dims, C] -> [B, M, C]
+        if input_mask is not None:
+            input_mask = as_mask("input_mask", input_mask, features.shape[:2])
         if self.position_encoding is None:
             return InputTokens(features, features, input_mask)
         encoding = self.position_encoding(positions, grid.shape[1:-1]).to(features.dtype)
@@ -129,12 +138,15 @@ class IdentityPreprocessor(InputPreprocessor):
     def forward(
         self,
         inputs: Float[Tensor, "batch inputs channels"],
-        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+        input_mask: Mask | None = None,
         positions: Points = None,
         masked: Bool[Tensor, "batch inputs"] | None = None,
     ) -> InputTokens:
         """Wraps the tokens."""
         _refuse_masking(masked)
+        check_floats("inputs", inputs, ("batch", "inputs", "channels"))
+        if input_mask is not None:
+            input_mask = as_mask("input_mask", input_mask, inputs.shape[:2])
         return InputTokens(inputs, inputs, input_mask)
 
 
@@ -155,6 +167,7 @@ class Pixels(nn.Module):
 
     def forward(self, images: Image | Video) -> Float[Tensor, "batch *index_dims features"]:
         """Subsamples and moves the channels last."""
+        _check_frames(self, images, self.num_channels)
         images = images[..., :: self.spatial_downsample, :: self.spatial_downsample]
         if images.ndim == 5:
             images = images[:, :: self.temporal_downsample]
@@ -182,6 +195,7 @@ class Patches(nn.Module):
         num_channels: int | None = None,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         patch_channels = in_channels * spatial_downsample**2 * temporal_downsample
         self.num_channels = patch_channels if num_channels is None else num_channels
         self.spatial_downsample = spatial_downsample
@@ -190,6 +204,7 @@ class Patches(nn.Module):
 
     def forward(self, images: Image | Video) -> Float[Tensor, "batch *index_dims features"]:
         """Cuts patches and moves the channels last."""
+        _check_frames(self, images, self.in_channels)
         patches = space_to_depth(images, self.spatial_downsample, self.temporal_downsample).movedim(-3, -1)
         if patches.ndim == 5 and patches.shape[1] == 1:
             patches = patches.squeeze(1)
@@ -207,12 +222,14 @@ class Conv1x1(nn.Module):
 
     def __init__(self, in_channels: int = 3, num_channels: int = 64, *, spatial_downsample: int = 1) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.num_channels = num_channels
         self.spatial_downsample = spatial_downsample
         self.linear = haiku_linear(in_channels, num_channels)
 
     def forward(self, images: Image | Video) -> Float[Tensor, "batch *index_dims features"]:
         """Subsamples, moves the channels last and maps them."""
+        _check_frames(self, images, self.in_channels)
         pixels = images[..., :: self.spatial_downsample, :: self.spatial_downsample].movedim(-3, -1)
         return self.linear(pixels)
 
@@ -231,6 +248,7 @@ class ConvStem(nn.Module):
         self, in_channels: int = 3, num_channels: int = 64, *, num_layers: int = 1, use_batchnorm: bool = True
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.num_channels = num_channels if num_layers else in_channels
         self.downsample = Conv2DDownsample(
             in_channels, num_channels, num_layers=num_layers, use_batchnorm=use_batchnorm
@@ -238,6 +256,7 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Image | Video) -> Float[Tensor, "batch *index_dims features"]:
         """Applies the convolutions and moves the channels last."""
+        _check_frames(self, images, self.in_channels)
         if images.ndim == 5:
             return self.downsample(images.flatten(0, 1)).unflatten(0, images.shape[:2]).movedim(-3, -1)
         return self.downsample(images).movedim(-3, -1)
@@ -260,6 +279,7 @@ class AudioPatches(nn.Module):
         Raises:
             ValueError: if the patches do not divide the samples.
         """
+        check_floats("audio", audio, ("batch", "samples", "channels"))
         samples = audio.shape[1] * audio.shape[2]
         if samples % self.num_channels:
             raise ValueError(
@@ -284,6 +304,7 @@ class OneHot(nn.Module):
 
     def forward(self, vectors: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch 1 channels"]:
         """Adds an index dimension of one."""
+        check_floats("vectors", vectors, ("batch", self.num_channels))
         return vectors.unsqueeze(1)
 
 
@@ -303,8 +324,20 @@ class ByteEmbedding(nn.Module):
         self.weight = nn.Parameter(truncated_normal_(torch.empty(vocab_size, num_channels), std=1.0))
 
     def forward(self, ids: Int[Tensor, "batch sequence"]) -> Float[Tensor, "batch sequence channels"]:
-        """Looks the vectors up."""
-        return nn.functional.embedding(ids, self.weight)
+        """Looks the vectors up.
+
+        Raises:
+            ValueError: for ids that are not integers in 0…vocab_size - 1.
+        """
+        check_integers("token ids", ids, ("batch", "sequence"), len(self.weight))
+        return nn.functional.embedding(ids.long(), self.weight)
+
+
+def _check_frames(featurizer: nn.Module, frames: Tensor, channels: int) -> None:
+    """Checks images [batch, channels, height, width] or videos [batch, time, channels, height, width]."""
+    dtype = next((parameter.dtype for parameter in featurizer.parameters()), None)
+    time = ("time",) if isinstance(frames, Tensor) and frames.ndim == 5 else ()
+    check_floats("images" if not time else "video", frames, ("batch", *time, channels, "height", "width"), dtype)
 
 
 def _refuse_masking(masked: Tensor | None) -> None:

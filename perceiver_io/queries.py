@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver_io.checks import check_points
 from perceiver_io.position_encoding import Points, PositionEncoding, select_rows
 from perceiver_io.preprocessors import InputTokens
 
@@ -42,11 +43,14 @@ class OutputQuery(nn.Module):
         chunk_size: int | None,
     ) -> Iterator[tuple[Any, Tensor | None]]:
         """Cuts points and their mask [batch, outputs] into pieces of at most `chunk_size` outputs (None: one piece)."""
+        check_points(points)
         if chunk_size is None:
             yield points, query_mask
             return
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size ({chunk_size}) must be at least 1; None decodes everything at once")
+        if not isinstance(chunk_size, int) or chunk_size < 1:
+            raise ValueError(
+                f"chunk_size ({chunk_size!r}) must be an integer of at least 1; None decodes everything at once"
+            )
         num_outputs = self.num_outputs(inputs)
         for start in range(0, max(1, num_points(points, num_outputs)), chunk_size):  # no points are one empty piece
             piece = slice(start, start + chunk_size)

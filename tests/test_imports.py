@@ -15,7 +15,7 @@ CORE = {
     f"perceiver_io.{name}"
     for name in (
         *("attention", "encoder", "decoder", "perceiver", "preprocessors", "queries", "postprocessors", "multimodal"),
-        *("position_encoding", "initializers", "patches", "convolutions"),
+        *("position_encoding", "initializers", "patches", "convolutions", "checks"),
     )
 }
 

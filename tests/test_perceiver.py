@@ -274,7 +274,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match=r"points must lie in 0…9, the grid's flat indices; got -1…3"):
         compositions()["learned"](images(), points=torch.tensor([3, -1]))
     module = compositions()["features"]
-    with pytest.raises(ValueError, match=r"chunk_size \(0\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"chunk_size \(0\) must be an integer of at least 1"):
         module(images(), chunk_size=0)
     with pytest.raises(ValueError, match=r"to be added, the position encoding \(14 channels\) must be as wide"):
         Preprocessor(Pixels(2), FourierPositionEncoding((3, 4), num_bands=3), concat_or_add_pos="add")

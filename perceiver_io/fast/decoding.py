@@ -10,6 +10,7 @@ something is attached to, the stages are called one after the other.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from perceiver_io.decoder import PerceiverDecoder
@@ -113,7 +114,11 @@ def _decode_folded(
         return None
     block, output = decoder.cross_attend, decoder.output
     assert isinstance(block, FastCrossAttention)
-    mask = None if query_mask is None else query_mask.bool()[:, :, None]
+    mask = None
+    if query_mask is not None:
+        if query_mask.dtype != torch.bool or query_mask.shape != (len(latents), queries.shape[1]):
+            return None
+        mask = query_mask[:, :, None]
     if output is not None:
         if not (is_untouched(output) and are_alike(latents, output.weight, output.bias)):
             return None

@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver_io.checks import check_floats
 from perceiver_io.models.config import DecoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import (
@@ -76,8 +77,10 @@ class ImageClassificationPerceiver(PerceiverIO):
         """Maps normalised images to logits; with Fourier positions they may have any size.
 
         Raises:
-            ValueError: if positions were learned for another size.
+            ValueError: if they are not of the model's precision, or if positions were learned for another size.
         """
+        size = self.config.image_size if self.config.position_encoding == "learned" else ("height", "width")
+        check_floats("images", images, ("batch", 3, *size), self.dtype)
         return super().forward(images)
 
 

@@ -6,12 +6,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perceiver_io.checks import as_mask, check_integers, check_points
 from perceiver_io.models.config import DecoderConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import LearnedPositionEncoding, check_indices
 from perceiver_io.postprocessors import TiedEmbeddingPostprocessor
 from perceiver_io.preprocessors import ByteEmbedding, Preprocessor
 from perceiver_io.queries import PositionQuery
+
+Mask = Bool[Tensor, "batch sequence"] | Int[Tensor, "batch sequence"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,24 +56,23 @@ class TextConfig(DecoderConfig):
         )
 
     def check_tokens(
-        self, tokens: Int[Tensor, "batch sequence"], mask: Bool[Tensor, "batch sequence"] | None = None
-    ) -> None:
+        self, tokens: Int[Tensor, "batch sequence"], mask: Mask | None = None
+    ) -> Bool[Tensor, "batch sequence"] | None:
         """Checks the inputs of a model of text, the ids only where that does not stop a device or a compiler.
 
+        Returns:
+            the mask, as bool.
+
         Raises:
-            ValueError: if the sequence is too long, an id is out of range, or the mask is not of the tokens' shape.
+            ValueError: if the sequence is too long, an id is out of range, or the mask is of another kind or shape.
         """
+        check_integers("token ids", tokens, ("batch", "sequence"), self.vocab_size)
         length = tokens.shape[1]
         if length > self.max_seq_len:
             raise ValueError(
                 f"sequence of {length} tokens is longer than max_seq_len ({self.max_seq_len}); cut it in pieces"
             )
-        if mask is not None and mask.shape != tokens.shape:
-            raise ValueError(f"mask {tuple(mask.shape)} must have the shape of tokens {tuple(tokens.shape)}")
-        if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and tokens.numel():
-            least, most = tokens.min().item(), tokens.max().item()
-            if least < 0 or most >= self.vocab_size:
-                raise ValueError(f"token ids must lie in 0…{self.vocab_size - 1}; got {least}…{most}")
+        return None if mask is None else as_mask("mask", mask, tokens.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class LanguagePerceiver(PerceiverIO):
     def forward(  # type: ignore[override]  # a task model's arguments are its own
         self,
         tokens: Int[Tensor, "batch sequence"],
-        mask: Bool[Tensor, "batch sequence"] | None = None,
+        mask: Mask | None = None,
         points: Int[Tensor, "... points"] | None = None,
     ) -> Float[Tensor, "batch points vocab"]:
         """Maps token ids to logits.
@@ -138,11 +140,16 @@ class LanguagePerceiver(PerceiverIO):
         Raises:
             ValueError: if the sequence is too long, the mask is not of its shape, or a point lies outside the sequence.
         """
-        self.config.check_tokens(tokens, mask)
+        mask = self.config.check_tokens(tokens, mask)
         length = tokens.shape[1]
         encoding = self.encode(tokens, mask)
         if points is None:
             return self.decode(encoding, points=slice(0, length), query_mask=mask)
+        if isinstance(points, slice):
+            points = torch.arange(length, device=tokens.device)[points]
+        check_points(points)
+        if points.is_floating_point():
+            raise ValueError("points of a text are integers, its positions; got coordinates")
         check_indices(points, length)
-        query_mask = None if mask is None else mask.take_along_dim(points.expand(len(mask), -1), dim=1)
+        query_mask = None if mask is None else mask.take_along_dim(points.long().expand(len(mask), -1), dim=1)
         return self.decode(encoding, points=points, query_mask=query_mask)

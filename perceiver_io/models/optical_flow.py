@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from perceiver_io.checks import check_floats
 from perceiver_io.models.config import DecoderConfig
 from perceiver_io.patches import patches_for_flow
 from perceiver_io.perceiver import PerceiverIO, Progress
@@ -80,6 +81,8 @@ class OpticalFlowPerceiver(PerceiverIO):
         Raises:
             ValueError: if the frames differ in shape or are smaller than `image_size`, or larger with `points`.
         """
+        for name, frame in (("frame1", frame1), ("frame2", frame2)):
+            check_floats(name, frame, ("batch", 3, "height", "width"), self.dtype)
         if frame1.shape != frame2.shape:
             raise ValueError(f"frames must have the same shape, got {tuple(frame1.shape)} and {tuple(frame2.shape)}")
         (height, width), (tile_height, tile_width) = frame1.shape[-2:], self.config.image_size

@@ -64,5 +64,5 @@ class TextClassificationPerceiver(PerceiverIO):
         Raises:
             ValueError: if the sequence is too long, an id is out of range, or the mask is not of the tokens' shape.
         """
-        self.config.check_tokens(tokens, mask)
+        mask = self.config.check_tokens(tokens, mask)
         return super().forward(tokens, mask)

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from perceiver_io.checks import check_batch, check_floats
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.models.config import EncoderConfig
 from perceiver_io.multimodal import MultimodalPreprocessor, MultimodalQuery
@@ -157,17 +158,13 @@ class VideoAutoencodingPerceiver(PerceiverIO):
         Raises:
             ValueError: if the clip or the label is not of the configured size.
         """
-        expected = {
-            "video": (self.config.num_frames, 3, *self.config.image_size),
-            "audio": (self.config.num_audio_samples, 1),
-            "label": (self.config.num_classes,),
-        }
-        for name, given in (("video", video), ("audio", audio), ("label", label)):
-            if given is not None and given.shape[1:] != expected[name]:
-                raise ValueError(
-                    f"{name} {tuple(given.shape)} must be [batch, {', '.join(map(str, expected[name]))}]; "
-                    "cut or resize the clip, or configure the model for it"
-                )
+        config, dtype = self.config, self.dtype
+        check_floats("video", video, ("batch", config.num_frames, 3, *config.image_size), dtype)
+        check_floats("audio", audio, ("batch", config.num_audio_samples, 1), dtype)
+        check_batch("audio", audio.shape[0], "video", video.shape[0])
+        if label is not None:
+            check_floats("label", label, ("batch", config.num_classes), dtype)
+            check_batch("label", label.shape[0], "video", video.shape[0])
         if label is None:
             unknown = video.new_zeros(video.shape[0], self.config.num_classes)
             return self.encode({"audio": audio, "image": video, "label": unknown})
@@ -204,6 +201,8 @@ class VideoAutoencodingPerceiver(PerceiverIO):
             "audio": torch.arange(self.config.num_audio_patches, device=video.device),
             "image": torch.arange(self.config.num_frames * video.shape[-2] * video.shape[-1], device=video.device),
         }
+        if points is not None and not isinstance(points, Mapping):
+            raise ValueError(f'points ({type(points).__name__}) must be a dict with "image", "audio" or both')
         chosen = {"label": None, **(whole if points is None else points)}
         outputs: dict[str, Tensor] = self.decode(
             encoding,

@@ -78,7 +78,9 @@ def fast_modules(model: nn.Module) -> list[nn.Module]:
 
 def test_a_model_of_ones_own_is_plain_until_asked_and_presets_are_fast() -> None:
     own = PerceiverIO(
-        PerceiverEncoder(4, num_latents=5, num_latent_channels=8), PerceiverDecoder(6, 8, output_channels=2)
+        PerceiverEncoder(4, num_latents=5, num_latent_channels=8),
+        PerceiverDecoder(6, 8, output_channels=2),
+        output_query=LearnedPositionEncoding(3, 6),
     )
     assert not fast_modules(own)
     assert fast_modules(accelerate(own))
