@@ -196,8 +196,8 @@ def test_compositions_of_ones_own(featurizer: torch.nn.Module, given: Tensor) ->
     model(given)
     for wrong, change in (WRONG_FLOATS if given.is_floating_point() else WRONG_IDS).items():
         bad = change(given)
-        # Frames of five axes are videos. Audio of several channels is interleaved, which is allowed. One number for each
-        # class has but one axis.
+        # Frames of five axes are videos; audio of several channels is interleaved, which is allowed; the scores of
+        # classes have but one axis.
         if isinstance(featurizer, AudioPatches) and wrong in ("channels last", "another number of channels"):
             continue
         if isinstance(featurizer, OneHot) and wrong == "channels last":
