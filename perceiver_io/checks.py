@@ -56,7 +56,8 @@ def check_floats(name: str, value: Any, axes: Sequence[str | int], dtype: torch.
             f"{name} of {value.dtype} must be {dtype}, as the model's weights are; convert with {name}.to({dtype}), or "
             "the model with model.to(...)"
         )
-    if has_values(value) and not value.isfinite().all():
+    # In training, the loss tells: the trainer names the step and the examples.
+    if has_values(value) and not torch.is_grad_enabled() and not value.isfinite().all():
         raise ValueError(f"{name} holds NaN or infinite values; replace these, or mask the inputs that have them")
 
 

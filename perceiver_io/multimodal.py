@@ -138,7 +138,7 @@ class MultimodalPreprocessor(InputPreprocessor):
             preprocessed = preprocessor(inputs[name], positions=(positions or {}).get(name))
             first = next(iter(tokens), name)
             if tokens:
-                check_batch(name, len(preprocessed.tokens), first, len(tokens[first]))
+                check_batch(name, preprocessed.tokens.shape[0], first, tokens[first].shape[0])
             features[name] = preprocessed.features
             chosen = (masked or {}).get(name)
             tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), chosen)

@@ -91,7 +91,8 @@ WRONG_POINTS: dict[str, Any] = {
 
 
 def refused(call: Callable[[], Any], what: str) -> None:
-    for context in (torch.no_grad, torch.enable_grad):
+    values = what.endswith(("NaN", "infinite"))  # of floats: looked at in inference only
+    for context in (torch.no_grad,) if values else (torch.no_grad, torch.enable_grad):
         with unchecked(), context(), pytest.raises(ValueError) as caught:  # the message is looked at below
             call()
         message = str(caught.value)

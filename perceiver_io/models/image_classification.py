@@ -80,7 +80,7 @@ class ImageClassificationPerceiver(PerceiverIO):
             ValueError: if they are not of the model's precision, or if positions were learned for another size.
         """
         size = self.config.image_size if self.config.position_encoding == "learned" else ("height", "width")
-        check_floats("images", images, ("batch", 3, *size), self.dtype)
+        check_floats("images", images, ("batch", self.config.num_image_channels, *size), self.dtype)
         return super().forward(images)
 
 

@@ -11,6 +11,7 @@ import torch
 
 import perceiver_io
 from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO
+from perceiver_io.position_encoding import LearnedPositionEncoding
 from perceiver_io.presets import PRESETS
 from perceiver_io.weights.saving import save_checkpoint
 from tests.small_models import SMALL, small_inputs
@@ -132,6 +133,8 @@ def test_metadata_is_kept(tmp_path: Path) -> None:
 
 
 def test_custom_compositions_have_no_config(tmp_path: Path) -> None:
-    model = PerceiverIO(PerceiverEncoder(4, num_self_attends_per_block=1), PerceiverDecoder(4, 1024, output_channels=2))
+    query = LearnedPositionEncoding(3, 4)
+    encoder, decoder = PerceiverEncoder(4, num_self_attends_per_block=1), PerceiverDecoder(4, 1024, output_channels=2)
+    model = PerceiverIO(encoder, decoder, output_query=query)
     with pytest.raises(ValueError, match="save the state_dict\\(\\) of a PerceiverIO of your own instead"):
         perceiver_io.save_model(model, tmp_path)
