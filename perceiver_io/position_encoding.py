@@ -231,15 +231,16 @@ class LearnedPositionEncoding(PositionEncoding):
     ) -> Float[Tensor, "#batch points channels"]:
         """Selects the vectors at `points`; a sequence (one index dimension) may be shorter than the table."""
         rows = self.embeddings[None]
-        if index_dims is not None and len(index_dims) == 1 and index_dims[0] <= self.num_points:
-            rows = rows[
-                :, : index_dims[0]
-            ]  # also where it leaves all: an exporter would take that for a case of its own
-        elif index_dims is not None and math.prod(index_dims) != self.num_points:
-            raise ValueError(
-                f"inputs of sizes {tuple(index_dims)} have {math.prod(index_dims)} points but {self.num_points} "
-                "positions were learned; resize the input or build the encoding with as many points"
-            )
+        if index_dims is not None:
+            # A sequence is cut without asking whether it needs that, which an export for any length could not answer.
+            is_sequence, given = len(index_dims) == 1, math.prod(index_dims)
+            if not (given <= self.num_points if is_sequence else given == self.num_points):
+                raise ValueError(
+                    f"inputs of sizes {tuple(index_dims)} have {given} points but {self.num_points} "
+                    "positions were learned; resize the input or build the encoding with as many points"
+                )
+            if is_sequence:
+                rows = rows[:, : index_dims[0]]
         return select_rows(rows, points)
 
 
