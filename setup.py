@@ -50,6 +50,11 @@ EXTRAS["dev"] = [
     "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
     "pytest>=8",
     "ruff>=0.5",
+    # The oracles of moving over: transformers' own classes, onnxruntime, a local hub, adapters of peft.
+    *EXTRAS["transformers"],
+    *EXTRAS["hub"],
+    *EXTRAS["onnx"],
+    "peft>=0.15",
 ]
 
 setup(

@@ -26,7 +26,7 @@ from perceiver_io.multimodal import MultimodalPostprocessor, MultimodalPreproces
 from perceiver_io.perceiver import Encoding, PerceiverIO
 from perceiver_io.presets import create_config, create_model
 from perceiver_io.version import __version__
-from perceiver_io.weights import import_model, load_model, save_model
+from perceiver_io.weights import from_pretrained, import_model, load_model, push_to_hub, save_model
 
 __all__ = [
     "MLP",
@@ -58,11 +58,13 @@ __all__ = [
     "accelerate",
     "create_config",
     "create_model",
+    "from_pretrained",
     "import_model",
     "load_model",
     "perceiver_io_rounds",
     "perceiver_rounds",
     "plain",
+    "push_to_hub",
     "record_attention",
     "save_model",
     "undo_accelerate",
