@@ -24,6 +24,7 @@ DIALECTS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]
     "transformers": ("transformers' Perceiver", transformers.recognises),
     "jobr0": ("JOBR0/PerceiverIO_Pytorch's", jobr0.recognises),
     "krasserm": ("krasserm/perceiver-io's", krasserm.recognises),
+    "perceiver-pytorch": ("perceiver-pytorch's", lambda tensors, _: _is_perceiver_pytorch(tensors)),
 }
 KINDS = ("haiku", *DIALECTS)
 
@@ -220,10 +221,24 @@ def _read_krasserm(read: StateDictSource, overrides: Mapping[str, Any]) -> Impor
     return Imported(kind="krasserm", config=config, state_dict=state_dict, sha256=read.sha256)
 
 
+def _is_perceiver_pytorch(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether names are those of perceiver-pytorch, of any version, its language model's included."""
+    names = {name.removeprefix("perceiver_io.") for name in tensors}
+    return "latents" in names and any(name.startswith(("cross_attend_block", "layers.0.")) for name in names)
+
+
+def _refuse_perceiver_pytorch(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
+    raise ValueError(
+        "looks like perceiver-pytorch's state dict, which does not say how the model was made; build it by its own "
+        "arguments from perceiver_io.compat.perceiver_pytorch, whose load_state_dict takes these names"
+    )
+
+
 _READERS: dict[str, Callable[[StateDictSource, Mapping[str, Any]], Imported]] = {
     "transformers": _read_transformers,
     "jobr0": _read_jobr0,
     "krasserm": _read_krasserm,
+    "perceiver-pytorch": _refuse_perceiver_pytorch,
 }
 
 

@@ -215,6 +215,8 @@ def test_other_files(
     assert "holds no tensors" in error_of(capsys, path)
     torch.save({"layer.weight": torch.ones(2)}, path)
     assert "holds 1 tensors of an unknown model (layer.weight)" in error_of(capsys, path)
+    torch.save({"latents": torch.ones(2, 3), "layers.0.0.fn.to_q.weight": torch.ones(2, 3)}, path)
+    assert "looks like perceiver-pytorch's state dict, which does not say" in error_of(capsys, path)
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "is a Git LFS pointer" in error_of(capsys, path)
     assert "looks like transformers' Perceiver model, not like JOBR0" in error_of(capsys, source, "--from", "jobr0")
