@@ -1,4 +1,4 @@
-"""What the examples share: each runs a command of `perceiver-io` under its own name."""
+"""The part that examples share: each runs a command of `perceiver-io` under its own name."""
 
 import sys
 from collections.abc import Sequence

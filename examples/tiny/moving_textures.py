@@ -71,11 +71,11 @@ class _Layer:
     spin: complex
 
     def motion(self, points: Complex[Tensor, "points"]) -> Complex[Tensor, "points"]:
-        """How the points move from the first frame to the second."""
+        """Maps points to their motion from the first frame to the second."""
         return self.shift + self.spin * (points - self.centre)
 
     def origin(self, points: Complex[Tensor, "points"]) -> Complex[Tensor, "points"]:
-        """Where the points of the second frame were in the first."""
+        """Maps points of the second frame to where they were in the first."""
         return self.centre + (points - self.centre - self.shift) * (1 / (1 + self.spin))
 
     def covers(self, points: Complex[Tensor, "points"]) -> Bool[Tensor, "points"]:

@@ -49,7 +49,7 @@ class Prose(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """What tells this text from that of another Python: a SHA-256 in hexadecimal."""
+        """Tells this text from that of another Python: a SHA-256 in hexadecimal."""
         return hashlib.sha256("\0".join([*self.training, "", *self.held_out]).encode()).hexdigest()
 
 
@@ -102,7 +102,7 @@ def docstrings(source: str) -> list[str]:
 
 
 def _documents() -> dict[str, list[str]]:
-    """Names of documents → their texts."""
+    """Gathers documents by name, each as its texts."""
     library = Path(sysconfig.get_path("stdlib"))
     documents = {f"topic {name}": [text] for name, text in _topics()}
     for path in library.rglob("*.py"):

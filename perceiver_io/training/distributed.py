@@ -18,7 +18,7 @@ Strategy = Literal["ddp", "fsdp"]
 
 
 class World(NamedTuple):
-    """Which of how many processes this one is."""
+    """The number of a process, and how many there are."""
 
     rank: int
     size: int

@@ -1,4 +1,4 @@
-"""What all evaluations share: each held-out example once, in order, with a seed that is the same every time."""
+"""The walk of all evaluations: each held-out example once, in order, with a seed that is the same every time."""
 
 from collections.abc import Iterator
 

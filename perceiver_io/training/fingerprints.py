@@ -1,4 +1,4 @@
-"""Fingerprints of data: what tells the data that a run has learned from so far from others, when it is resumed.
+"""Fingerprints of data, which tell the data that a run has learned from so far from others when it is resumed.
 
 A data set that has a method `fingerprint` is asked for it: names and sizes of its files, its settings. They are the
 same on other machines, and wherever the files lie. Of one without it a few examples are looked at: their figures are

@@ -30,7 +30,7 @@ class Pairs:
         self.dataset = dataset
 
     def fingerprint(self) -> str:
-        """What tells these pairs from others: the data set's own."""
+        """Tells these pairs from others: by the data set's own fingerprint."""
         return own_fingerprint(self.dataset)
 
     def __len__(self) -> int:

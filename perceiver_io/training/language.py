@@ -51,7 +51,7 @@ class MaskedWords:
         self.least, self.most = probability if isinstance(probability, tuple) else (probability, probability)
 
     def fingerprint(self) -> str:
-        """What tells these from others: the windows' own, and how many words are hidden."""
+        """Tells these from others: by the windows' own fingerprint, and how many words are hidden."""
         own = own_fingerprint(self.windows)
         return own and f"{own} {self.least} {self.most}"
 

@@ -1,8 +1,11 @@
 """The figures of a run, as lines of JSON and for TensorBoard."""
 
+import errno
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,9 +38,11 @@ class MetricsLog:
         with new_file(path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         self._logged = {(record["step"], record["kind"]) for record in kept}
-        self._file = path.open("a", encoding="utf-8")
         self._begin = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
-        self._board = SummaryWriter(directory / "tensorboard", purge_step=start_step + 1)
+        self._path, self._board_path = path, directory / "tensorboard"
+        with _named(self._board_path):
+            self._board = SummaryWriter(self._board_path, purge_step=start_step + 1)
+        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Logs figures.
@@ -47,14 +52,14 @@ class MetricsLog:
             kind: what the figures describe: "training" or "evaluation".
         """
         seconds = round(time.monotonic() - self._begin, 3)
-        try:
-            self._file.write(json.dumps({"step": step, "kind": kind, "seconds": seconds, **values}) + "\n")
-            self._file.flush()
-        except OSError as error:  # its own message does not name the file
-            raise OSError(error.errno, error.strerror, self._file.name) from error
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
-        self._board.flush()
+        line = json.dumps({"step": step, "kind": kind, "seconds": seconds, **values}).encode() + b"\n"
+        with _named(self._path):
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with _named(self._board_path):
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.flush()
         self._logged.add((step, kind))
 
     def has(self, step: int, kind: str) -> bool:
@@ -68,7 +73,18 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-        self._board.close()
+        # Another error than the one that ends the run would hide it.
+        with suppress(OSError) if error else _named(self._board_path):
+            self._board.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives errors of the system within the block, such as that of a full disk, the path that they are about."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,10 @@ class Muon(Optimizer):
     So a matrix moves equally far in all directions, however rarely a direction occurs in the data: words are rare.
     Steps are scaled to the length that Adam's usually have, so that one rate serves both. Not in the paper.
 
-    Source: `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which takes matrices alone.
+    Source: `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`. That one comes with torch 2.9, where the oldest
+    supported is 2.5; it takes matrices alone, so that a run would have two optimisers; and it goes through them one by
+    one, where this takes those of a shape together. On the tiny language recipe, 300 steps with one seed, both end at
+    the same loss (2.741 and 2.742), and its steps take nearly twice as long (0.25 s against 0.14 s on one busy core).
 
     Args:
         params: groups of parameters; those with "orthogonal" True hold matrices to be treated so; see `muon_groups`.

@@ -1,4 +1,4 @@
-"""Which outputs a training step decodes: some drawn at random, or those that are masked."""
+"""The outputs that a training step decodes: some drawn at random, or those that are masked."""
 
 import torch
 from jaxtyping import Bool, Int

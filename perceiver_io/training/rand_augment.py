@@ -192,7 +192,7 @@ def cutout(image: Picture, centre: tuple[int, int], half_side: int, fill: int = 
 
 @dataclasses.dataclass(frozen=True)
 class _Strength:
-    """How strongly an operation is applied: magnitude 10 is 1; what is left open is drawn from the generator."""
+    """Draws the strength of an operation: magnitude 10 is 1; what is left open comes from the generator."""
 
     level: float
     fill: int

@@ -16,7 +16,7 @@ OptimizerName = Literal["lamb", "adamw", "muon"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is decided about a run besides the model and the data.
+    """All that is decided about a run besides the model and the data.
 
     Args:
         num_steps: updates of the weights.

@@ -1,4 +1,4 @@
-"""Which examples a training step sees: a pure function of the seed and the step, so that a run can resume anywhere."""
+"""The examples of a training step: a pure function of the seed and the step, so that a run can resume anywhere."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 
 @dataclass(frozen=True)
 class Draw:
-    """What a data set is asked for: which example, and the seed of all that is random about it.
+    """A request to a data set: which example, and the seed of all that is random about it.
 
     Attributes:
         index: of the example, from 0.

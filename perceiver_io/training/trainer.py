@@ -47,7 +47,7 @@ _LOOKED_AT = 8
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What the trainer learns from: examples as functions of a `Draw`, so that a resumed run sees the same ones.
+    """Data to learn from: examples as functions of a `Draw`, so that a resumed run sees the same ones.
 
     It may have a method `fingerprint` that tells it from other data; see `fingerprints`.
     """
@@ -295,7 +295,7 @@ class Trainer:
         return values
 
     def _way_on(self) -> str:
-        """What whoever ended the run wants to know."""
+        """Says, for whoever ended the run, how to go on."""
         if not self._saved_step:
             return f"interrupted before a state was saved in {self.directory}; the same command starts again"
         return (

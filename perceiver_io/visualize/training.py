@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 def draw_loss_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
-    """The figures of a training run, as `training.read_metrics` reads them → the loss over the updates.
+    """Draws the loss over the updates of a run. The thick line is a running mean over a fiftieth of the run.
 
-    The thick line is a running mean over a fiftieth of the run.
+    Args:
+        records: the run's figures, as `training.read_metrics` reads them.
 
     Raises:
-        ImportError: matplotlib is missing; it comes with the `examples` extra.
-        ValueError: there are no figures of the training.
+        ImportError: if matplotlib is missing; it comes with the `examples` extra.
+        ValueError: if there are no figures of the training.
     """
     training = [record for record in records if record["kind"] == "training"]
     if not training:

@@ -396,6 +396,15 @@ def test_other_trained_parameters_are_refused(tmp_path: Path) -> None:
         frozen.fit()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_a_full_disk_is_one_error_with_the_logs_name(tmp_path: Path) -> None:
+    log = metrics_log.MetricsLog(tmp_path, 0)
+    log._file.close()
+    log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"), log:
+        log.write(1, "training", {"loss": 2.5})
+
+
 def test_a_damaged_log_is_named_and_the_state_stays(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         make_trainer(tmp_path, objective=stopping(objective, 6, interrupt)).fit()

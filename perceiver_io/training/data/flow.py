@@ -119,7 +119,7 @@ class FlowFolder:
         self.min_size = crop_size or min_size
 
     def fingerprint(self) -> str:
-        """What tells these pairs from others: a digest of their names and sizes, and how they are cut."""
+        """Tells these pairs from others: by a digest of their names and sizes, and how they are cut."""
         return f"{files_digest(path for files in self.files for path in files)} {self.crop_size}"
 
     def __len__(self) -> int:

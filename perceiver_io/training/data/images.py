@@ -38,7 +38,7 @@ class ImageFolder:
         self.prepare = prepare
 
     def fingerprint(self) -> str:
-        """What tells these pictures from others: a digest of their names, sizes and labels, and their preparation."""
+        """Tells these pictures from others: by a digest of their names, sizes and labels, and their preparation."""
         return f"{files_digest(part for file in self.files for part in file)} {described(self.prepare)}"
 
     def __len__(self) -> int:

@@ -31,7 +31,7 @@ class SkipUnusable:
         self._unusable = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
     def fingerprint(self) -> str:
-        """What tells these data from others: the data set's own."""
+        """Tells these data from others: by the data set's own fingerprint."""
         return own_fingerprint(self.dataset)
 
     def __len__(self) -> int:

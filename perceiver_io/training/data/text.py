@@ -97,7 +97,7 @@ class TextWindows:
             raise ValueError(f"the text has {self.num_bytes} bytes, fewer than a window of {length}; give more text")
 
     def fingerprint(self) -> str:
-        """What tells this text from others: a digest of it, or of much of it if it is long, and how it is cut."""
+        """Tells this text from others: by a digest of it, or of much of it if it is long, and how it is cut."""
         digest = hashlib.sha256(f"{self.num_bytes} {self.length} {self.random_positions}".encode())
         stride = max(self.num_bytes // _SAMPLED, _SAMPLE)
         for start in range(0, self.num_bytes, stride):
