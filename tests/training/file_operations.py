@@ -20,15 +20,20 @@ KILLED = 77
 
 
 @contextmanager
-def after_operation(number: int, act: Callable[[], object], names: set[str] = CHANGING | {"write"}) -> Iterator[None]:
-    """Within the block `act` is called right after the operation of this number, from 1, of those with these names."""
-    done, open_path = 0, Path.open
+def after_operation(
+    number: int, act: Callable[[], object], names: set[str] = CHANGING | {"write"}
+) -> Iterator[list[str]]:
+    """Within the block `act` is called right after the operation of this number, from 1, of those with these names.
+
+    Yields the names of the operations so far.
+    """
+    done: list[str] = []
+    open_path = Path.open
 
     def count(name: str) -> None:
-        nonlocal done
         if name in names:
-            done += 1
-            if done == number:
+            done.append(name)
+            if len(done) == number:
                 sys.setprofile(None)
                 act()
 
@@ -49,7 +54,7 @@ def after_operation(number: int, act: Callable[[], object], names: set[str] = CH
         patch.setattr(Path, "open", opened)
         sys.setprofile(profile)
         try:
-            yield
+            yield done
         finally:
             sys.setprofile(None)
 
