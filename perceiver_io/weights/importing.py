@@ -1,6 +1,7 @@
 """Models from everywhere: which library a file is from, and from there to a model of ours."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,8 +182,9 @@ def _read_transformers(read: StateDictSource, overrides: Mapping[str, Any]) -> I
             "is a file of transformers' Perceiver without its config.json, which holds heads and other sizes; give the "
             "directory with both"
         )
-    architecture = transformers.architecture_of(read.tensors, read.config)
-    config = _overridden(transformers.model_config(architecture, read.tensors, read.config), overrides)
+    with _unreadable_options():
+        architecture = transformers.architecture_of(read.tensors, read.config)
+        config = _overridden(transformers.model_config(architecture, read.tensors, read.config), overrides)
     state_dict = apply_table(
         transformers.name_table(config), read.tensors, config, f"{read.path} does not fit {architecture}"
     )
@@ -197,7 +199,8 @@ def _read_transformers(read: StateDictSource, overrides: Mapping[str, Any]) -> I
 
 
 def _read_jobr0(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
-    config = _overridden(jobr0.model_config(read.tensors), overrides)
+    with _unreadable_options():
+        config = _overridden(jobr0.model_config(read.tensors), overrides)
     wanted = f"{read.path} does not fit JOBR0's {jobr0.preset_of(read.tensors)} model"
     state_dict = apply_table(jobr0.name_table(config), read.tensors, config, wanted)
     return Imported(kind="jobr0", config=config, state_dict=state_dict, sha256=read.sha256)
@@ -212,7 +215,8 @@ def _read_krasserm(read: StateDictSource, overrides: Mapping[str, Any]) -> Impor
             "is a file of krasserm's without its options, which say how many heads and blocks there are; give the "
             "directory with its config.json, or Lightning's .ckpt"
         )
-    config = _overridden(krasserm.model_config(tensors, settings, model_type), overrides)
+    with _unreadable_options():
+        config = _overridden(krasserm.model_config(tensors, settings, model_type), overrides)
     assert isinstance(config, DecoderConfig)
     krasserm.check_positions(tensors, config)
     state_dict = apply_table(
@@ -240,6 +244,18 @@ _READERS: dict[str, Callable[[StateDictSource, Mapping[str, Any]], Imported]] = 
     "krasserm": _read_krasserm,
     "perceiver-pytorch": _refuse_perceiver_pytorch,
 }
+
+
+@contextmanager
+def _unreadable_options() -> Iterator[None]:
+    """Says of sizes that are missing, or no sizes, what they are: not what their library writes."""
+    try:
+        yield
+    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"has a configuration or tensors that its library does not write ({type(error).__name__}: {error}); "
+            "download it again"
+        ) from error
 
 
 def _kind_of(read: StateDictSource) -> str | None:

@@ -168,6 +168,8 @@ def model_config(architecture: str, tensors: Mapping[str, Tensor], config: Mappi
         case "PerceiverForOpticalFlow":
             return OpticalFlowConfig(**common, image_size=tuple(values["train_size"]))
         case "PerceiverForMultimodalAutoencoding":
+            if len(values["output_shape"]) != 4:
+                raise ValueError(f"its output_shape {values['output_shape']} must be batch, frames, height and width")
             _, frames, height, width = values["output_shape"]
             if (height % 4, width % 4, frames, height // 4, width // 4) != (
                 *(0, 0, values["num_frames"]),

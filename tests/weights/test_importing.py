@@ -38,6 +38,10 @@ LANGUAGE = {
 }
 
 
+# Those of a model that is not of text.
+WIDTHS = {"qk_channels": None, "v_channels": None}
+
+
 @pytest.fixture
 def model() -> perceiver_io.PerceiverIO:
     """A small language model, as transformers' class would be."""
@@ -124,8 +128,13 @@ def test_a_shard_outside_of_the_directory(source: Path, model: Any, capsys: pyte
         ({"num_latents": 8}, "perceiver.embeddings.latents has shape (7, 24), where encoder.latents.embeddings must"),
         ({"num_self_attends_per_block": 3}, "missing in it are perceiver.encoder.self_attends.2.attention.output"),
         ({"num_self_attends_per_block": 1}, "left over are perceiver.encoder.self_attends.1.attention.output"),
-        ({"architectures": ["PerceiverForOpticalFlow"], "qk_channels": None, "v_channels": None}, "does not fit Perc"),
+        ({**WIDTHS, "architectures": ["PerceiverForOpticalFlow"]}, "does not fit PerceiverForOpticalFlow"),
         ({"num_self_attention_heads": 5}, "num_self_attend_heads (5) must divide num_latent_channels (24)"),
+        ({"hidden_act": ["gelu"]}, "has a configuration or tensors that its library does not write (TypeError"),
+        (
+            {**WIDTHS, "architectures": ["PerceiverForMultimodalAutoencoding"], "output_shape": [1, 2]},
+            "output_shape [1, 2] must be batch, frames, height and width",
+        ),
         ({"qk_channels": 13}, "(3) must divide qk_channels (13)"),
     ],
 )
