@@ -12,6 +12,7 @@ Perceiver's.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,11 +73,18 @@ class Perceiver(perceiver_pytorch.Perceiver):
         )
         self.freq_base = freq_base
 
-    def forward(self, data: Any, mask: Any = None, **options: Any) -> Any:
-        """Maps data [batch, *axes, channels] and a mask [batch, *axes] to logits; options as there."""
+    def forward(
+        self,
+        data: Any,
+        mask: Any = None,
+        return_embeddings: bool = False,
+        block_outputs: Sequence[Tensor] | Tensor | None = None,
+        return_hiddens: bool = False,
+    ) -> Any:
+        """Maps data [batch, *axes, channels] and a mask [batch, *axes] to logits; the rest as there."""
         data = data if isinstance(data, Tensor) else torch.as_tensor(data, dtype=torch.get_default_dtype())
         mask = mask if mask is None or isinstance(mask, Tensor) else torch.as_tensor(mask)
-        return super().forward(data, mask, **options)
+        return super().forward(data, mask, return_embeddings, block_outputs, return_hiddens)
 
     def _frequencies(self, like: Tensor) -> Float[Tensor, "bands"]:
         highest = math.log(self.max_freq / 2) / math.log(self.freq_base)

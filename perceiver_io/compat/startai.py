@@ -22,7 +22,7 @@ from perceiver_io.fast import accelerate
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
 from perceiver_io.preprocessors import Preprocessor
-from perceiver_io.queries import PositionQuery
+from perceiver_io.queries import OutputQuery, PositionQuery
 from perceiver_io.weights import load_model
 
 _RELEASED = "imagenet-fourier"
@@ -124,7 +124,7 @@ class ImageClassifier(nn.Module):
                     encoder=_encoder(spec),
                     output_query=PositionQuery(LearnedPositionEncoding(math.prod(query_shape), spec.queries_dim))
                     if spec.learn_query
-                    else None,
+                    else _GivenQueries(spec.queries_dim),
                     decoder=PerceiverDecoder(
                         spec.queries_dim,
                         spec.latent_dim,
@@ -213,6 +213,14 @@ def perceiver_io_img_classification(spec: PerceiverIOSpec, pretrained: bool = Tr
     return model.eval()
 
 
+class _GivenQueries(OutputQuery):
+    """Stands for queries that come with each call, which go to the decoder past this."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+
+
 class _ChannelsLast(nn.Module):
     """Takes data as they are."""
 
@@ -266,7 +274,8 @@ def _encoder(spec: PerceiverIOSpec) -> PerceiverEncoder:
         ]
         for _ in {entry.block for entry in rounds}
     ]
-    for layer in (*cross_attends, *(layer for block in blocks for layer in block)):
+    layers: list[CrossAttention | SelfAttention] = [*cross_attends, *(layer for block in blocks for layer in block)]
+    for layer in layers:
         layer.mlp.dropout_prob = spec.fc_dropout
     latents = LearnedPositionEncoding(spec.num_latents, spec.latent_dim)
     return PerceiverEncoder.of_blocks(latents, cross_attends, blocks, rounds)

@@ -1,6 +1,5 @@
 """The TensorFlow package's call, as its README has it."""
 
-
 import numpy as np
 import pytest
 import torch
