@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
+from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, gated_product, product
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what reading the flags says on any machine
@@ -21,6 +21,18 @@ def test_a_product_is_the_same_with_and_without_onednn(activation: str, bias: bo
         torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
         with torch.backends.mkldnn.flags(enabled=False):
             torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gated_product_is_the_same_with_and_without_onednn(bias: bool) -> None:
+    x, weight = torch.randn(3, 5, 7).transpose(0, 1), torch.randn(7, 8).T
+    shift = torch.randn(8) if bias else None
+    values, gates = F.linear(x, weight, shift).chunk(2, dim=-1)
+    with torch.inference_mode():
+        torch.testing.assert_close(gated_product(x, weight, shift), values * F.gelu(gates))
+        with torch.backends.mkldnn.flags(enabled=False):
+            torch.testing.assert_close(gated_product(x, weight, shift), values * F.gelu(gates))
 
 
 @pytest.mark.parametrize(("rows", "weights"), [(1, 1), (1, 3), (3, 1), (3, 3)])
