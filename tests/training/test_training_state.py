@@ -19,7 +19,7 @@ from perceiver_io.training.training_state import load_state, previous, save_stat
 from tests.training.file_operations import after_operation, dies_after
 
 RUN = {"seed": 3}
-OPERATIONS = 100  # more than a save has
+OPERATIONS = 400  # more than a save has
 
 
 class Small:
