@@ -58,7 +58,7 @@ EXTRAS["dev"] = [
 ]
 
 setup(
-    name="perceiver-io",
+    name="perceiver-io-torch",  # "perceiver-io" is another project; the import is perceiver_io
     version=version(),
     description="Perceiver IO in PyTorch: a faithful port of DeepMind's Haiku implementation",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),

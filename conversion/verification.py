@@ -174,7 +174,7 @@ def _import_official(checkout: Path) -> Official:
     except ModuleNotFoundError as error:
         raise CannotVerifyError(
             f"the reference needs {error.name}, which is not installed; "
-            "pip install 'perceiver-io[parity]' brings it (`pip install -e .[parity]` in a checkout)"
+            "pip install 'perceiver-io-torch[parity]' brings it (`pip install -e .[parity]` in a checkout)"
         ) from error
 
 

@@ -1,22 +1,29 @@
-"""Writing files so that nothing is overwritten by accident and nothing is left half-written."""
+"""Writing files so that nothing is overwritten by accident, left half-written, or lost on the way.
 
+New files are written beside their place, with the modes that the user's umask gives, and renamed. Where several take
+the place of others, these are put back if that fails or is interrupted. What a killed process has left behind is
+removed by the next one that writes to the same place.
+"""
+
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yields a temporary file's path beside `path`, with its ending, that takes its name if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary / path.name
-        (temporary / path.name).replace(path)
-    finally:
-        shutil.rmtree(temporary)
+    with _workplace(path.parent, path.name) as temporary:
+        written = temporary / path.name
+        yield written
+        _give_usual_modes(temporary)
+        written.replace(path)
 
 
 @contextmanager
@@ -28,27 +35,19 @@ def new_files(directory: Path) -> Iterator[Path]:
     Raises:
         IsADirectoryError: if a file would have the name of a directory that is there.
     """
-    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".writing.", dir=directory, ignore_cleanup_errors=True) as temporary:
-            yield Path(temporary)
-            files = list(Path(temporary).iterdir())
-            for taken in (directory / file.name for file in files):
-                if taken.is_dir():
-                    raise IsADirectoryError(f"{taken} is a directory, but the result should be a file of that name")
-            for file in files:
-                file.replace(directory / file.name)
-    except BaseException:
-        for folder in made:
-            with suppress(OSError):  # others have put something there by now
-                folder.rmdir()
-        raise
+    with _workplace(directory, "writing") as temporary:
+        written = temporary / "new"
+        written.mkdir()
+        yield written
+        _take_in(written, directory, temporary / "old")
 
 
 @contextmanager
 def new_directory(path: Path, *, replaceable: Collection[str] = ()) -> Iterator[Path]:
     """Yields a temporary directory beside `path` that takes its name if the block succeeds.
+
+    A directory that is there already takes the files in and stays the directory that it is: the current one, a mounted
+    one, or one that `path` links to.
 
     Args:
         replaceable: names of files that a directory may hold to be replaced. One that holds anything else is kept.
@@ -57,19 +56,16 @@ def new_directory(path: Path, *, replaceable: Collection[str] = ()) -> Iterator[
         FileExistsError: if `path` is a file, or a directory with files that may not be replaced.
     """
     check_replaceable(path, replaceable)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True) as parent:
-        written, replaced = Path(parent) / "new", Path(parent) / "old"
+    path = path.resolve()
+    with _workplace(path if path.is_dir() else path.parent, path.name) as temporary:
+        written = temporary / "new"
         written.mkdir()
         yield written
-        if path.exists():
-            path.rename(replaced)
-        try:
+        if path.is_dir():
+            _take_in(written, path, temporary / "old", replaceable)
+        else:
+            _give_usual_modes(written)
             written.rename(path)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
 
 
 def check_replaceable(path: Path, replaceable: Collection[str]) -> None:
@@ -79,8 +75,104 @@ def check_replaceable(path: Path, replaceable: Collection[str]) -> None:
         FileExistsError: if something would.
     """
     if not path.exists():
+        if path.is_symlink():
+            raise FileExistsError(f"{path} is a link to what does not exist; remove it or choose another name")
         return
-    kept = sorted({entry.name for entry in path.iterdir()} - set(replaceable)) if path.is_dir() else [path.name]
-    if kept:
+    names = {path.name}
+    if path.is_dir():
+        names = {
+            entry.name
+            for entry in path.iterdir()
+            if (entry.name not in replaceable or entry.is_dir()) and not _is_left_behind(entry, path.resolve().name)
+        }
+    if names:
         ways_out = "choose another name or remove it" if replaceable else "choose another name or ask to overwrite it"
-        raise FileExistsError(f"{path} already exists and {', '.join(kept[:5])} would be lost; {ways_out}")
+        raise FileExistsError(f"{path} already exists and {', '.join(sorted(names)[:5])} would be lost; {ways_out}")
+
+
+@contextmanager
+def _workplace(directory: Path, name: str) -> Iterator[Path]:
+    """Yields a hidden temporary directory within one that is made if need be, and unmade if the block fails."""
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for entry in directory.iterdir():
+        if _is_left_behind(entry, name):
+            shutil.rmtree(entry, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.{os.getpid()}.", dir=directory))
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # others have put something there by now
+                folder.rmdir()
+        raise
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_left_behind(entry: Path, name: str) -> bool:
+    """Whether an entry of a directory is the workplace of a process that is no more."""
+    prefix = f".{name[:100]}."
+    process = entry.name.removeprefix(prefix).partition(".")[0]
+    if not entry.name.startswith(prefix) or not process.isdecimal() or not entry.is_dir():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _take_in(written: Path, directory: Path, old: Path, replaceable: Collection[str] = ()) -> None:
+    """Moves files into a directory, all or none; those that they replace, and other replaceable ones, go.
+
+    Raises:
+        IsADirectoryError: if a file would have the name of a directory that is there.
+    """
+    _give_usual_modes(written)
+    files = sorted(file.name for file in written.iterdir())
+    for taken in (directory / name for name in files):
+        if taken.is_dir():
+            raise IsADirectoryError(f"{taken} is a directory, but the result should be a file of that name")
+    old.mkdir()
+    going = sorted({*files, *replaceable})
+    with _signals_wait():
+        try:
+            for name in going:
+                if os.path.lexists(directory / name):
+                    (directory / name).rename(old / name)
+            for name in files:
+                (written / name).rename(directory / name)
+        except BaseException:
+            for name in going:
+                if os.path.lexists(old / name):
+                    (old / name).replace(directory / name)
+                elif name in files and not (written / name).exists():
+                    (directory / name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Holds SIGINT and SIGTERM back within the block, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _give_usual_modes(directory: Path) -> None:
+    """Gives files the mode that the user's umask gives new ones; some libraries write files that others cannot read."""
+    probe = directory / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for file in directory.iterdir():
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)

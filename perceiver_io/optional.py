@@ -18,6 +18,6 @@ def needs_extra(purpose: str, extra: str = "examples") -> Iterator[None]:
         yield
     except ImportError as error:
         raise ImportError(
-            f"{purpose} needs {error.name}; install it with: pip install 'perceiver-io[{extra}]'",
+            f"{purpose} needs {error.name}; install it with: pip install 'perceiver-io-torch[{extra}]'",
             name=error.name,
         ) from error

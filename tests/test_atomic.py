@@ -1,10 +1,16 @@
 """Files appear whole or not at all, and nothing is left of what failed."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from perceiver_io.atomic import new_file, new_files
+from perceiver_io.atomic import new_directory, new_file, new_files
 
 
 def entries(directory: Path) -> set[str]:
@@ -31,7 +37,7 @@ def test_files_appear_together(tmp_path: Path) -> None:
     with new_files(directory) as folder:
         for name in ("one", "two"):
             (folder / name).write_text(name)
-        assert {path.name for path in directory.iterdir()} == {folder.name}
+        assert {path.name for path in directory.iterdir()} == {folder.parent.name}
     assert {path.name: path.read_text() for path in directory.iterdir()} == {"one": "one", "two": "two"}
     # Other files of the directory stay, those of the same name are replaced.
     with new_files(directory) as folder:
@@ -63,3 +69,125 @@ def test_no_file_replaces_a_directory(tmp_path: Path) -> None:
         for name in ("one", "two"):
             (folder / name).write_text(name)
     assert entries(tmp_path) == {"two"}
+
+
+OPERATIONS = ("rename", "replace", "unlink", "mkdir", "chmod", "touch")
+
+
+class Interrupter:
+    """Lets an exception come up right after (or in place of) the n-th file operation."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, number: int, error: type[BaseException], before: bool) -> None:
+        self.count = 0
+        for name in OPERATIONS:
+            original: Callable[..., object] = getattr(Path, name)
+
+            def operate(*args: object, original: Callable[..., object] = original, **kwargs: object) -> object:
+                self.count += 1
+                if before and self.count == number:
+                    raise error
+                result = original(*args, **kwargs)
+                if not before and self.count == number:
+                    raise error
+                return result
+
+            patch.setattr(Path, name, operate)
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[Path]:
+    with new_directory(path, replaceable=("one", "two", "three")) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("write", [_directory, new_files])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_old_or_new_but_nothing_between_wherever_it_is_interrupted(
+    write: Callable[[Path], Iterator[Path]],
+    error: type[BaseException],
+    before: bool,
+    there: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old, new = {"one": "old", "three": "old"} if there else {}, {"one": "new", "two": "new"}
+    interrupted = 0
+    for number in range(1, 60):
+        directory = tmp_path / str(number)
+        if there:
+            directory.mkdir()
+            for name, text in old.items():
+                (directory / name).write_text(text)
+        with monkeypatch.context() as patch:
+            Interrupter(patch, number, error, before)
+            try:
+                with write(directory) as folder:  # type: ignore[attr-defined]
+                    for name, text in new.items():
+                        (folder / name).write_text(text)
+            except error:
+                interrupted += 1
+        found = {file.name: file.read_text() for file in directory.iterdir()} if directory.is_dir() else {}
+        kept = {"three": "old"} if there and write is new_files else {}
+        assert found in (old, {**kept, **new}), number
+        assert len(list(tmp_path.glob(".*"))) == 0, number
+    assert interrupted >= 5
+
+
+def test_signals_wait_until_files_are_in_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").write_text("old")
+    rename = Path.rename
+
+    def slow(self: Path, target: Path) -> Path:
+        result = rename(self, target)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(Path, "rename", slow)
+    with pytest.raises(KeyboardInterrupt), new_files(tmp_path) as folder:
+        (folder / "one").write_text("new")
+    assert (tmp_path / "one").read_text() == "new"
+
+
+def test_what_a_killed_process_left_behind_is_removed_by_the_next(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from perceiver_io.atomic import new_directory
+with new_directory(Path({str(tmp_path / "model")!r})) as folder:
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert len(entries(tmp_path)) == 3
+    with new_directory(tmp_path / "model") as folder:
+        (folder / "whole").write_text("whole")
+    assert entries(tmp_path) == {"model", "model/whole"}
+
+
+def test_directories_that_are_there_stay_the_ones_that_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    number = target.stat().st_ino
+    for path in (link, Path()):
+        monkeypatch.chdir(target)
+        with new_directory(path, replaceable={"file"}) as folder:
+            (folder / "file").write_text(str(path))
+        assert link.is_symlink()
+        assert target.stat().st_ino == number
+        assert (target / "file").read_text() == str(path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="is a link to what does not exist"), new_directory(tmp_path / "dangling"):
+        pass
+
+
+def test_a_directory_is_never_deleted_for_having_the_name_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "precious").touch()
+    with pytest.raises(FileExistsError, match="file would be lost"), new_directory(tmp_path, replaceable={"file"}):
+        pass
+    assert (tmp_path / "file" / "precious").exists()

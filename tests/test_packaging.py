@@ -1,6 +1,7 @@
 """What an installed package has to have."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,3 +146,15 @@ def test_the_wheel_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert 'expression has type "PerceiverIO", variable has type "int"' in checked.stdout
+
+
+def test_hints_name_this_distribution() -> None:
+    """PyPI's "perceiver-io" is another project: nobody should be sent there."""
+    assert 'name="perceiver-io-torch"' in (ROOT / "setup.py").read_text(encoding="utf-8")
+    for path in ROOT.rglob("*"):
+        inside = path.relative_to(ROOT).parts
+        if inside[0].startswith((".", "build")) or path.suffix not in (".py", ".md", ".ipynb", ".yml", ".html"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        hints = re.findall(r"pip install[^\n`]*?\b(perceiver[-_]io[\w-]*)", text)
+        assert set(hints) <= {"perceiver-io-torch"}, f"{path}: {hints}"

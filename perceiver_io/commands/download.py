@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["bucket", "hub"],
         default="bucket",
         help="DeepMind's bucket (the default; the hub if it does not answer), or the Hugging Face hub; that needs: "
-        "pip install 'perceiver-io[hub]'",
+        "pip install 'perceiver-io-torch[hub]'",
     )
     source.add_argument(
         "--google-drive",
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=JOBR0_FOLDER,
         metavar="FOLDER_URL",
         help="take PRESET.pth from a shared folder (default: that of JOBR0's port); needs: "
-        "pip install 'perceiver-io[download]'",
+        "pip install 'perceiver-io-torch[download]'",
     )
     parser.add_argument(
         "--cache-dir",

@@ -61,7 +61,7 @@ def describe(result: dict[str, Any]) -> str:
             if result["class"] in _ULP_OFF:
                 lines.append("its frequencies are an ulp off: outputs differ by up to 4e-5 of their deviation")
         case "onnx" if result["error"] is None:
-            lines.append("it was not run: onnxruntime is not installed (pip install 'perceiver-io[onnx]')")
+            lines.append("it was not run: onnxruntime is not installed (pip install 'perceiver-io-torch[onnx]')")
         case "onnx":
             lines.append(f"onnxruntime's outputs differ by {result['error']:.0e} of their deviation from ours")
         case "torch-export":

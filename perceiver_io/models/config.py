@@ -12,6 +12,10 @@ from perceiver_io.encoder import PerceiverEncoder, Round
 
 ConfigT = TypeVar("ConfigT", bound="ModelConfig")
 
+# Sizes in files are not believed: what is larger than these was made to fill a machine.
+_MOST, _MOST_LAYERS = 2**24, 10_000
+_LAYERS = {"num_self_attends_per_block", "num_blocks", "num_cross_attends", "num_rounds", "num_layers"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -36,12 +40,15 @@ class ModelConfig:
                 self._check_size(name, value)
             elif hint is bool and not isinstance(value, bool):
                 raise ValueError(f"{name} ({value!r}) must be true or false")
-            elif hint is float and not (isinstance(value, int | float) and math.isfinite(value) and value):
+            elif hint is float and not (_is_finite(value) and value):
                 raise ValueError(f"{name} ({value!r}) must be a finite number other than 0")
 
     def _check_size(self, name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} ({value!r}) must be a positive integer")
+        most = _MOST_LAYERS if name in _LAYERS else _MOST
+        if value > most:
+            raise ValueError(f"{name} ({value:.3g}) must be at most {most:,}")
 
     def check_divides(self, divisor: str, dividend: str) -> None:
         """Checks that one field divides another."""
@@ -53,7 +60,7 @@ class ModelConfig:
         """Checks that a field has one of some values."""
         value = getattr(self, name)
         if value not in choices:
-            raise ValueError(f"{name} ({value!r}) must be one of {', '.join(map(repr, choices))}")
+            raise ValueError(f"{name} ({str(value)[:100]!r}) must be one of {', '.join(map(repr, choices))}")
 
     def to_dict(self) -> dict[str, Any]:
         """Maps the configuration to what JSON can hold."""
@@ -70,13 +77,21 @@ class ModelConfig:
         Raises:
             ValueError: for names that are no fields, listing those there are.
         """
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+            raise ValueError(f"a {cls.__name__} is made of a mapping from its fields' names to values")
         fields = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - fields)
         if unknown:
-            raise ValueError(
-                f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(fields))}"
-            )
+            names = ", ".join(unknown[:5])[:200]
+            raise ValueError(f"{cls.__name__} has no field {names}; its fields are {', '.join(sorted(fields))}")
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ def test_without_gdown(error_of: Callable[..., str], monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "gdown", None)
     folder = "https://drive.google.com/drive/folders/1AbC"
     message = error_of("download", "optical-flow", "--google-drive", folder)
-    assert "needs gdown; install it with: pip install 'perceiver-io[download]'" in message
+    assert "needs gdown; install it with: pip install 'perceiver-io-torch[download]'" in message
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to another process")

@@ -213,7 +213,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     error = error_of("classify", "--checkpoint", checkpoints["classify"], "--image", inputs / "picture.png")
-    assert error == "error: reading pictures needs PIL; install it with: pip install 'perceiver-io[examples]'"
+    assert error == "error: reading pictures needs PIL; install it with: pip install 'perceiver-io-torch[examples]'"
 
 
 def test_debug_shows_where_an_error_comes_from(capsys: pytest.CaptureFixture[str]) -> None:

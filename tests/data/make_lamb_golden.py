@@ -1,6 +1,6 @@
 """Writes lamb.npz beside this file: 20 steps of the reference's chain of optax transformations.
 
-Needs the `parity` extra: pip install --constraint constraints.txt 'perceiver-io[parity]'
+Needs the `parity` extra: pip install --constraint constraints.txt 'perceiver-io-torch[parity]'
 """
 
 from pathlib import Path

@@ -27,7 +27,7 @@ CASES: list[Any] = [
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_exported_models_compute_the_same(kind: str, name: str, tmp_path: Path) -> None:
     if kind == "onnx" and not (find_spec("onnxscript") and find_spec("onnxruntime")):
-        pytest.skip("needs onnxscript and onnxruntime: pip install 'perceiver-io[onnx]'")
+        pytest.skip("needs onnxscript and onnxruntime: pip install 'perceiver-io-torch[onnx]'")
     words = [sys.executable, "-m", "tests.export.export_models", kind, name, str(tmp_path / "exported")]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -40,7 +40,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert "cannot compute this model: the convolution stem" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main([*words, "onnx"]) == 2
-    assert "exporting to ONNX needs onnxscript; install it with: pip install 'perceiver-io[onnx]'" in (
+    assert "exporting to ONNX needs onnxscript; install it with: pip install 'perceiver-io-torch[onnx]'" in (
         capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()

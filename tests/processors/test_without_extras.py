@@ -24,4 +24,6 @@ except ImportError as error:
 
 def test_the_core_is_enough() -> None:
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "reading pictures needs PIL; install it with: pip install 'perceiver-io[examples]'"
+    assert (
+        ran.stdout.strip() == "reading pictures needs PIL; install it with: pip install 'perceiver-io-torch[examples]'"
+    )

@@ -3,11 +3,18 @@
 import json
 import os
 import pickle
+import random
+import stat
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune as prune
+from safetensors.torch import save_file
+from torch import nn
 
 import perceiver_io
 from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO
@@ -15,6 +22,7 @@ from perceiver_io.position_encoding import LearnedPositionEncoding
 from perceiver_io.presets import PRESETS
 from perceiver_io.weights.saving import save_checkpoint
 from tests.small_models import SMALL, small_inputs
+from tests.unchecked import unchecked
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -113,16 +121,207 @@ def test_damaged_directories(damage: Any, error: type[Exception], message: str, 
         perceiver_io.load_model(tmp_path)
 
 
-def test_weights_must_fit_exactly(tmp_path: Path) -> None:
+def test_weights_must_fit_exactly_when_written_and_when_read(tmp_path: Path) -> None:
     model = perceiver_io.create_model("language", **SMALL["language"])
+    perceiver_io.save_model(model, tmp_path / "good")
     state = dict(model.state_dict())
-    bias = state.pop("output_postprocessor.bias")
-    save_checkpoint(model.config, {**state, "extra": bias}, tmp_path / "names")
-    with pytest.raises(ValueError, match=r"missing \['output_postprocessor.bias'\], left over \['extra'\]"):
-        perceiver_io.load_model(tmp_path / "names")
-    save_checkpoint(model.config, {**state, "output_postprocessor.bias": bias[:-1]}, tmp_path / "shapes")
-    with pytest.raises(ValueError, match=rf"output_postprocessor.bias has shape \({len(bias) - 1},\)"):
-        perceiver_io.load_model(tmp_path / "shapes")
+    bias, key = state.pop("output_postprocessor.bias"), "encoder.cross_attend.attention.key.weight"
+    wrong = {
+        r"missing \['output_postprocessor.bias'\], left over \['extra'\]": {**state, "extra": bias},
+        rf"output_postprocessor.bias has shape \({len(bias) - 1},\)": {**state, "output_postprocessor.bias": bias[:-1]},
+        r"must all be of one kind.*torch.bfloat16 \(encoder": {
+            **state,
+            "output_postprocessor.bias": bias,
+            key: state[key].bfloat16(),
+        },
+        "must all be of one kind.*torch.int64": {
+            name: tensor.long() for name, tensor in {**state, "output_postprocessor.bias": bias}.items()
+        },
+    }
+    for message, values in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            save_checkpoint(model.config, values, tmp_path / "bad")
+        assert not (tmp_path / "bad").exists()
+        save_file({name: tensor.contiguous() for name, tensor in values.items()}, tmp_path / "good/model.safetensors")
+        with pytest.raises(ValueError, match=message):
+            perceiver_io.load_model(tmp_path / "good", verify=False)
+    with pytest.raises(ValueError, match="must be a dense tensor with values"):
+        save_checkpoint(
+            model.config, {name: tensor.to("meta") for name, tensor in model.state_dict().items()}, tmp_path
+        )
+
+
+def _layer_more(model: PerceiverIO) -> nn.Module:
+    model.extra = nn.Linear(3, 3)
+    return model
+
+
+def _subclass(model: PerceiverIO) -> nn.Module:
+    class Mine(perceiver_io.ImageClassificationPerceiver):
+        pass
+
+    mine = Mine(model.config)
+    mine.load_state_dict(model.state_dict())
+    return mine
+
+
+def _other_setting(model: PerceiverIO) -> nn.Module:
+    model.decoder.cross_attend.use_query_residual ^= True
+    return model
+
+
+def _other_rounds(model: PerceiverIO) -> nn.Module:
+    model.encoder.rounds = model.encoder.rounds[:1]
+    return model
+
+
+def _other_head(model: PerceiverIO) -> nn.Module:
+    model.decoder.output = nn.Linear(model.decoder.output.in_features, 4)
+    return model
+
+
+def _pruned(model: PerceiverIO) -> nn.Module:
+    prune.l1_unstructured(model.decoder.output, "weight", 0.5)
+    return model
+
+
+def _mixed(model: PerceiverIO) -> nn.Module:
+    model.encoder.bfloat16()
+    return model
+
+
+@pytest.mark.parametrize(
+    "change", [_layer_more, _subclass, _other_setting, _other_rounds, _other_head, _pruned, _mixed]
+)
+def test_a_model_that_could_not_be_rebuilt_is_not_written(
+    change: Callable[[PerceiverIO], nn.Module], tmp_path: Path
+) -> None:
+    model = change(perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"]))
+    with pytest.raises(ValueError, match=r"could not rebuild it|does not fit its config"):
+        perceiver_io.save_model(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def _compiled(model: PerceiverIO) -> nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+def _compiled_part(model: PerceiverIO) -> nn.Module:
+    model.encoder = torch.compile(model.encoder, backend="eager")
+    return model
+
+
+def _tied(model: PerceiverIO) -> nn.Module:
+    first, second = model.encoder.self_attends
+    first.mlp.hidden.weight = second.mlp.hidden.weight
+    return model
+
+
+def _double(model: PerceiverIO) -> nn.Module:
+    return model.double().train()
+
+
+SAME = [_compiled, _compiled_part, _tied, perceiver_io.undo_accelerate, _double]
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_is_written_is_read_as_the_same_function(
+    change: Callable[[PerceiverIO], nn.Module], tmp_path: Path
+) -> None:
+    model = perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])
+    perceiver_io.save_model(change(model), tmp_path)
+    again = perceiver_io.load_model(tmp_path)
+    model.encoder = getattr(model.encoder, "_orig_mod", model.encoder)
+    (images,) = small_inputs(again)
+    with torch.no_grad():
+        expected = model.eval()(images.to(again.dtype))
+        torch.testing.assert_close(again(images.to(again.dtype)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])
+    choose = random.Random(0)
+    for weight_format in ("safetensors", "pth"):
+        folder = tmp_path / weight_format
+        save_checkpoint(model.config, model.state_dict(), folder, weight_format=weight_format)  # type: ignore[arg-type]
+        (path,) = folder.glob("model.*")
+        content = path.read_bytes()
+        for trial in range(60):
+            damaged = bytearray(content)
+            if trial % 4:
+                damaged[choose.randrange(len(damaged))] ^= 1 << choose.randrange(8)
+            else:
+                del damaged[choose.randrange(len(damaged)) :]
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=r"is damaged: its SHA-256 is not the one in config\.json"):
+                perceiver_io.load_model(folder)
+            try:  # without the check, another function or a sentence; never an error of another library
+                perceiver_io.load_model(folder, verify=False)
+            except ValueError as error:
+                assert "is damaged" in str(error) or "does not fit" in str(error)
+
+
+def test_models_that_0_1_wrote_have_no_hash_and_load(tmp_path: Path) -> None:
+    perceiver_io.save_model(perceiver_io.create_model("language", **SMALL["language"]), tmp_path)
+    description = json.loads((tmp_path / "config.json").read_text())
+    del description["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    perceiver_io.load_model(tmp_path)
+
+
+def test_files_have_the_modes_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        perceiver_io.save_model(perceiver_io.create_model("language", **SMALL["language"]), tmp_path / "model")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "model", *tmp_path.glob("model/*")]}
+    assert modes == {"model": 0o775, "config.json": 0o664, "model.safetensors": 0o664}
+
+
+def test_a_precision_can_be_asked_for(tmp_path: Path) -> None:
+    perceiver_io.save_model(perceiver_io.create_model("language", **SMALL["language"]), tmp_path)
+    model = perceiver_io.load_model(tmp_path, dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in (*model.parameters(), *model.buffers())} == {torch.bfloat16}
+    with pytest.raises(ValueError, match=r"dtype \(torch.int8\) must be a floating one"):
+        perceiver_io.load_model(tmp_path, dtype=torch.int8)
+
+
+NOT_BELIEVED = r"must be at most|no machine could hold|does not fit|must be a finite|needs tables|must divide"
+SIZES_THAT_NO_MODEL_HAS = [
+    ("language", {"num_latents": 10**18}),
+    ("language", {"vocab_size": 2**62}),
+    ("language", {"num_latents": 2**24, "num_latent_channels": 2**24}),
+    ("language", {"num_self_attends_per_block": 10**9}),
+    ("imagenet-fourier", {"image_size": [1, 3 * 10**8]}),
+    ("imagenet-fourier", {"num_bands": 10**9}),
+    ("imagenet-learned", {"image_size": [2**24, 2**24]}),
+    ("optical-flow", {"flow_scale": 10**400}),
+    ("video-autoencoding", {"num_frames": 10**12}),
+]
+
+
+@pytest.mark.parametrize(("preset", "changes"), SIZES_THAT_NO_MODEL_HAS)
+def test_claimed_sizes_are_not_believed(preset: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    perceiver_io.save_model(perceiver_io.create_model(preset, **SMALL[preset]), tmp_path)
+    path = tmp_path / "config.json"
+    description = json.loads(path.read_text())
+    description["config"].update(changes)
+    path.write_text(json.dumps(description))
+    with unchecked(), pytest.raises(ValueError, match=NOT_BELIEVED):
+        perceiver_io.load_model(tmp_path, verify=False)
+
+
+def test_weights_that_inflate_are_refused(tmp_path: Path) -> None:
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    save_checkpoint(model.config, model.state_dict(), tmp_path, weight_format="pth")
+    with zipfile.ZipFile(tmp_path / "model.pth") as archive:
+        files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / "model.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=r"is damaged \(it is compressed, which torch.save never does\)"):
+        perceiver_io.load_model(tmp_path, verify=False)
 
 
 def test_metadata_is_kept(tmp_path: Path) -> None:

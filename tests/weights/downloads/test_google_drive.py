@@ -170,7 +170,7 @@ def test_other_addresses_are_refused(drive: Drive, tmp_path: Path, url: str) -> 
 
 def test_gdown_is_an_extra(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(ImportError, match=r"needs gdown; .*pip install 'perceiver-io\[download\]'"):
+    with pytest.raises(ImportError, match=r"needs gdown; .*pip install 'perceiver-io-torch\[download\]'"):
         download_from_google_drive("imagenet-conv", FOLDER, cache=tmp_path / "here")
 
 
