@@ -48,7 +48,7 @@ class ModelConfig:
             raise ValueError(f"{name} ({value!r}) must be a positive integer")
         most = _MOST_LAYERS if name in _LAYERS else _MOST
         if value > most:
-            raise ValueError(f"{name} ({value:.3g}) must be at most {most:,}")
+            raise ValueError(f"{name} ({str(value)[:20]}) must be at most {most:,}")
 
     def check_divides(self, divisor: str, dividend: str) -> None:
         """Checks that one field divides another."""

@@ -81,7 +81,7 @@ def test_mistakes(error_of: Callable[..., str], checkpoints: dict[str, Path], in
     for change, message in (
         ({"num_latents": 0}, "num_latents (0) must be a positive integer"),
         ({"num_latents": 10**6}, "does not fit its config: encoder.latents.embeddings has shape (7, 24)"),
-        ({"num_latents": 10**12}, "num_latents (1e+12) must be at most 16,777,216"),
+        ({"num_latents": 10**12}, "num_latents (1000000000000) must be at most 16,777,216"),
         ({"colour": 1}, "ImageClassificationConfig has no field colour"),
     ):
         changed = {**config, "config": {**config["config"], **change}}

@@ -298,6 +298,7 @@ SIZES_THAT_NO_MODEL_HAS = [
     ("imagenet-learned", {"image_size": [2**24, 2**24]}),
     ("optical-flow", {"flow_scale": 10**400}),
     ("video-autoencoding", {"num_frames": 10**12}),
+    ("imagenet-fourier", {"max_resolution": [10**400, 1]}),
 ]
 
 
