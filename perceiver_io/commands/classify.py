@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from perceiver_io import ImageClassificationPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import add_model_arguments, check_finite, class_names, device_of, load_model
-from perceiver_io.commands.results import add_output_argument, classes_lines, files_line, result_path
+from perceiver_io.commands.results import add_output_argument, check_results, classes_lines, files_line, result_path
 from perceiver_io.media import load_image
 from perceiver_io.processors import ClassProbability, ImageProcessor
 from perceiver_io.visualize import draw_classes
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     path = result_path(arguments.output, "image_classification", [".png", ".pdf", ".svg"])
     # The bundled model knows digits only.
     images = arguments.image or [sample("digit_3.png" if arguments.checkpoint == BUNDLED else "balloon.jpg")]
+    check_results(arguments, path, [], images)
     pictures = [load_image(image) for image in images]
     with new_files(path.parent) as folder:
         model, processor = load(arguments.checkpoint, arguments.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from perceiver_io import OpticalFlowPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model, progress
-from perceiver_io.commands.results import add_output_argument, files_line, result_path
+from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import load_image, write_flo
 from perceiver_io.processors import FlowProcessor, FramePairs
 from perceiver_io.visualize import draw_flow
@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     path = result_path(arguments.output, "optical_flow", [".png", ".pdf", ".svg"])
     # The bundled model knows textures with motion of a few pixels only.
     samples = "textures" if arguments.checkpoint == BUNDLED else "frame"
+    check_results(arguments, path, [path.with_suffix(".flo")], arguments.frames or [])
     first, second = map(load_image, arguments.frames or [sample(f"{samples}_{number}.png") for number in (1, 2)])
     pair = FlowProcessor()(first, second)
     with new_files(path.parent) as folder:

@@ -12,7 +12,7 @@ from torch import Tensor
 from perceiver_io import LanguagePerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model
-from perceiver_io.commands.results import add_output_argument, files_line, result_path
+from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.processors import FilledText, TextProcessor
 from perceiver_io.processors.language import MASK
 from perceiver_io.visualize import draw_masked_text
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ValueError, OSError, ImportError: what the user can mend.
     """
     path = result_path(arguments.output, "masked_language_modelling", [".png", ".pdf", ".svg", ".txt"])
+    beside = [] if path.suffix == ".txt" else [path.with_suffix(".txt")]
+    check_results(arguments, path, beside, [arguments.file])
     text = _read_text(arguments.file or sample("sentence.txt")) if arguments.text is None else arguments.text
     check_masked(text, arguments.mask)
     with new_files(path.parent) as folder:

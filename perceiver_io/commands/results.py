@@ -15,6 +15,7 @@ def add_output_argument(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a directory, or the file for the main result (default: %(default)s)",
     )
+    parser.add_argument("--force", action="store_true", help="replace files beside PATH that are there already")
 
 
 def result_path(output: Path, name: str, suffixes: Sequence[str]) -> Path:
@@ -32,6 +33,31 @@ def result_path(output: Path, name: str, suffixes: Sequence[str]) -> Path:
     if path.suffix not in suffixes:
         raise ValueError(f"--output {output} must be a directory or end in {' or '.join(suffixes)}")
     return path
+
+
+def check_results(
+    arguments: argparse.Namespace, main: Path, beside: Sequence[Path], inputs: Sequence[Path | None]
+) -> None:
+    """Checks, before anything is computed, that a command's results replace nothing that its user would miss.
+
+    Args:
+        arguments: with `output` and `force`.
+        main: the main result, as `result_path` maps it.
+        beside: further results, whose names follow from that.
+        inputs: files that the command reads; None for those that it does not.
+
+    Raises:
+        FileExistsError: if an input would be replaced, or, without `force`, a file beside the one that `output` names.
+    """
+    for result in (main, *beside):
+        for given in inputs:
+            if given is not None and result.exists() and given.exists() and result.samefile(given):
+                raise FileExistsError(f"{result} would replace the input {given}; choose another --output")
+    for result in beside if main == arguments.output and not arguments.force else ():
+        if result.is_file():
+            raise FileExistsError(
+                f"{result} is there already and would be replaced; choose another --output, or --force"
+            )
 
 
 def classes_lines(classes: Sequence[dict[str, Any]]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from perceiver_io import VideoAutoencodingPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import add_model_arguments, check_finite, class_names, device_of, load_model, progress
-from perceiver_io.commands.results import add_output_argument, classes_lines, files_line, result_path
+from perceiver_io.commands.results import add_output_argument, check_results, classes_lines, files_line, result_path
 from perceiver_io.media import FRAME_RATE, write_gif, write_mp4, write_wav
 from perceiver_io.processors import ClassProbability, RebuiltClip, VideoProcessor
 from perceiver_io.visualize import side_by_side
@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--clips {arguments.clips} must be at least 1")
     # The bundled model knows shapes only.
     video = arguments.video or sample("moving_shape.mp4" if arguments.checkpoint == BUNDLED else "balloon.mp4")
+    check_results(arguments, path, [path.with_suffix(".wav")], [arguments.video, arguments.audio])
     with new_files(path.parent) as folder:
         model, processor = load(arguments.checkpoint, arguments.device)
         prediction = predict(model, processor, video, arguments.audio, arguments.clips)

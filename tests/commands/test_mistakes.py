@@ -162,6 +162,10 @@ def test_damaged_and_hostile_checkpoints(
     weights = load_file(directory / "model.safetensors")
     save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, directory / "m")
     (directory / "m").replace(directory / "model.safetensors")
+    assert "is damaged: its SHA-256 is not the one in config.json" in error(directory)
+    config = json.loads((directory / "config.json").read_text())
+    del config["sha256"]
+    (directory / "config.json").write_text(json.dumps(config))
     assert "the model's output is not finite" in error(directory)
 
 
@@ -253,3 +257,32 @@ def test_a_video_of_odd_things(error_of: ErrorOf, checkpoints: Checkpoints, inpu
     assert "has 1 frames at 25 a second; 3 are needed" in error
     error = error_of("video", "--checkpoint", checkpoints["video"], "--video", inputs / "sound.wav")
     assert "sound.wav has no picture track" in error
+
+
+def test_results_replace_neither_inputs_nor_files_of_the_user(
+    error_of: ErrorOf, run: Callable[..., str], checkpoints: Checkpoints, inputs: Path
+) -> None:
+    def attempt(command: str, victim: Path, *words: object) -> str:
+        before = victim.read_bytes()
+        message = error_of(command, "--checkpoint", checkpoints[command], *words)
+        assert victim.read_bytes() == before
+        return message
+
+    picture, video = inputs / "picture.png", inputs / "video.mp4"
+    linked = inputs / "linked.png"
+    linked.symlink_to(picture)
+    for output in (picture, linked):
+        assert "would replace the input" in attempt("classify", picture, "--image", picture, "--output", output)
+    assert "would replace the input" in attempt("video", video, "--video", video, "--output", video)
+    text = inputs / "essay.txt"
+    text.write_text("a [MASK] b")
+    for output in (text, text.with_suffix(".png")):
+        assert "would replace the input" in attempt("mlm", text, "--file", text, "--output", output)
+    notes = inputs / "result.txt"
+    notes.write_text("my notes")
+    words = ("--text", "a [MASK] b", "--output", inputs / "result.png")
+    assert "is there already and would be replaced; choose another --output, or --force" in attempt(
+        "mlm", notes, *words
+    )
+    run("mlm", "--checkpoint", checkpoints["mlm"], *words, "--force")
+    assert notes.read_text() != "my notes"
