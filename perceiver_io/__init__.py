@@ -5,6 +5,7 @@ Paper: "Perceiver IO: A General Architecture for Structured Inputs & Outputs" (J
 
 from perceiver_io.attention import MLP, Attention, CrossAttention, SelfAttention
 from perceiver_io.attention_maps import record_attention
+from perceiver_io.autoregressive import PerceiverAR, PerceiverARConfig
 from perceiver_io.decoder import PerceiverDecoder, ProjectionDecoder
 from perceiver_io.encoder import PerceiverEncoder, Round, perceiver_io_rounds, perceiver_rounds
 from perceiver_io.fast import accelerate, plain, undo_accelerate
@@ -42,6 +43,8 @@ __all__ = [
     "MultimodalQuery",
     "OpticalFlowConfig",
     "OpticalFlowPerceiver",
+    "PerceiverAR",
+    "PerceiverARConfig",
     "PerceiverClassifier",
     "PerceiverClassifierConfig",
     "PerceiverDecoder",

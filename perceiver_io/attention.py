@@ -18,6 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from perceiver_io.initializers import variance_scaling_
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "squared_relu", "geglu"]
+# Projected queries and keys, split into heads, to the same turned by their positions (`autoregressive.rotary`).
+Rotations = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# New keys and values to all that are kept, these included (`autoregressive.cache`).
+Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def attend(
@@ -26,6 +30,7 @@ def attend(
     value: Float[Tensor, "#batch heads inputs v_channels"],
     mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
     dropout_prob: float = 0.0,
+    causal: bool = False,
 ) -> Float[Tensor, "batch heads queries v_channels"]:
     """Maps queries, keys and values to the attention-weighted values of each query, head by head.
 
@@ -34,10 +39,15 @@ def attend(
     Args:
         mask: True where a query may attend to an input. Queries without any valid input yield exact zeros.
         dropout_prob: probability of dropping an attention weight.
+        causal: whether queries, which stand for the last of the inputs, attend to none after their own.
     """
     (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
     # Kernels of some devices take no operand that is repeated along an axis without being stored so.
     query, key, value = (x if x.shape[0] == batch else x.repeat(batch, 1, 1, 1) for x in (query, key, value))
+    if causal and query.shape[-2] > 1:  # the last input's own query attends to all
+        order = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device)
+        order = order.tril(key.shape[-2] - query.shape[-2])
+        mask = order[None] if mask is None else mask & order
     if mask is None:
         with _forward_derivatives():
             return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_prob)
@@ -69,6 +79,7 @@ class Attention(nn.Module):
         qkv_bias: whether the projections to queries, keys and values have biases.
         output_bias: whether the last projection has one.
         dropout_prob: probability of dropping an attention weight while training.
+        causal: whether queries, which stand for the last of the inputs, attend to none after their own.
 
     Raises:
         ValueError: if the number of heads does not divide a width.
@@ -86,6 +97,7 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         output_bias: bool = True,
         dropout_prob: float = 0.0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         qk_channels = query_channels if qk_channels is None else qk_channels
@@ -99,6 +111,7 @@ class Attention(nn.Module):
                 )
         self.num_heads = num_heads
         self.dropout_prob = dropout_prob
+        self.causal = causal
         self.query = nn.Linear(query_channels, qk_channels, bias=qkv_bias)
         self.key = nn.Linear(input_channels, qk_channels, bias=qkv_bias)
         self.value = nn.Linear(input_channels, v_channels, bias=qkv_bias)
@@ -110,11 +123,23 @@ class Attention(nn.Module):
         self,
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
-        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+        mask: Bool[Tensor, "#batch #queries #attended"] | None = None,
+        rotations: Rotations | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries output_channels"]:
-        """Attends; a batch of one on either side stands for all examples. `mask` is as in `attend`."""
+        """Attends; a batch of one on either side stands for all examples.
+
+        Args:
+            mask: as in `attend`; with a cache, of all inputs that it holds.
+            rotations: turn queries and keys by their positions.
+            cache: keeps keys and values, and adds those of earlier inputs.
+        """
         query, key, value = map(self.split_heads, (self.query(queries), self.key(inputs), self.value(inputs)))
-        attended = attend(query, key, value, mask, self.dropout_prob if self.training else 0.0)
+        if rotations is not None:
+            query, key = rotations(query, key)
+        if cache is not None:
+            key, value = cache(key, value)
+        attended = attend(query, key, value, mask, self.dropout_prob if self.training else 0.0, self.causal)
         return self.output(rearrange(attended, "batch heads rows channels -> batch rows (heads channels)"))
 
     def split_heads(
@@ -186,6 +211,7 @@ class SelfAttention(nn.Module):
         mlp_bias: whether the MLP's layers have biases.
         dropout_prob: dropout of the attention's and of the MLP's output.
         attention_dropout_prob: dropout of the attention weights.
+        causal: see `Attention`.
     """
 
     def __init__(
@@ -202,6 +228,7 @@ class SelfAttention(nn.Module):
         mlp_bias: bool = True,
         dropout_prob: float = 0.0,
         attention_dropout_prob: float = 0.0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.dropout_prob = dropout_prob
@@ -216,6 +243,7 @@ class SelfAttention(nn.Module):
             qkv_bias=qkv_bias,
             output_bias=output_bias,
             dropout_prob=attention_dropout_prob,
+            causal=causal,
         )
         self.mlp_norm = nn.LayerNorm(channels)
         self.mlp = MLP(
@@ -229,11 +257,14 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch rows channels"],
-        mask: Bool[Tensor, "#batch #rows #rows"] | None = None,
+        mask: Bool[Tensor, "#batch #rows #attended"] | None = None,
+        rotations: Rotations | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch rows channels"]:
-        """Applies the block; `mask` is True where a row may attend to another."""
+        """Applies the block; `mask` is True where a row may attend to another. The rest is as in `Attention`."""
         normed = self.attention_norm(x)
-        x = x + F.dropout(self.attention(normed, normed, mask), self.dropout_prob, self.training)
+        attended = self.attention(normed, normed, mask, rotations, cache)
+        x = x + F.dropout(attended, self.dropout_prob, self.training)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -259,6 +290,7 @@ class CrossAttention(nn.Module):
         mlp_bias: whether the MLP's layers have biases.
         dropout_prob: dropout of the attention's and of the MLP's output.
         attention_dropout_prob: dropout of the attention weights.
+        causal: see `Attention`.
 
     Raises:
         ValueError: for another `shape_for_attn`.
@@ -281,6 +313,7 @@ class CrossAttention(nn.Module):
         mlp_bias: bool = True,
         dropout_prob: float = 0.0,
         attention_dropout_prob: float = 0.0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if shape_for_attn not in ("q", "kv"):
@@ -303,6 +336,7 @@ class CrossAttention(nn.Module):
             qkv_bias=qkv_bias,
             output_bias=output_bias,
             dropout_prob=attention_dropout_prob,
+            causal=causal,
         )
         self.mlp_norm = nn.LayerNorm(query_channels)
         self.mlp = MLP(
@@ -317,14 +351,20 @@ class CrossAttention(nn.Module):
         self,
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
-        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+        mask: Bool[Tensor, "#batch #queries #attended"] | None = None,
+        rotations: Rotations | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries query_channels"]:
-        """Applies the block; a batch of one on either side stands for all examples. `mask` is as in `attend`."""
-        x = self.attention(self.query_norm(queries), self.input_norm(inputs), mask)
+        """Applies the block; a batch of one on either side stands for all examples. Arguments as in `Attention`."""
+        x = self.attention(*self.normalise(queries, inputs), mask, rotations, cache)
         x = F.dropout(x, self.dropout_prob, self.training)
         if self.use_query_residual:
             x = queries + x
         return x + self.mlp(self.mlp_norm(x))
+
+    def normalise(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Applies the norms before the attention."""
+        return self.query_norm(queries), self.input_norm(inputs)
 
 
 def activate(hidden: Float[Tensor, "*batch hidden"], activation: Activation) -> Float[Tensor, "*batch activated"]:

@@ -1,8 +1,9 @@
 """Models by name: the released ones, and how a configuration becomes a model."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
+from perceiver_io.autoregressive import PerceiverAR, PerceiverARConfig
 from perceiver_io.fast import accelerate
 from perceiver_io.models import (
     ImageClassificationConfig,
@@ -55,10 +56,31 @@ UNRELEASED_PRESETS: dict[str, ModelConfig] = {
     ),
 }
 
-_MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO]] = {
+# Perceiver AR (2202.07765): the released model of the copy task, and two configurations of the reference's code.
+AUTOREGRESSIVE_PRESETS: dict[str, ModelConfig] = {
+    "ar-copy-131k": PerceiverARConfig(
+        max_context_length=131_072,
+        num_self_attends=6,
+        position_tables="sinusoidal",
+        position_sizes=(131_073,),
+        rotary="none",
+    ),
+    "ar-imagenet64": PerceiverARConfig(
+        max_context_length=12_416,
+        num_self_attends=60,
+        position_tables="learned",
+        position_sizes=(66, 66, 5),
+        train_positions=True,
+        rotary="none",
+    ),
+    "ar-default": PerceiverARConfig(),
+}
+
+_MODELS: dict[type[ModelConfig], Callable[[Any], PerceiverIO | PerceiverAR]] = {
     LanguageConfig: LanguagePerceiver,
     ImageClassificationConfig: ImageClassificationPerceiver,
     OpticalFlowConfig: OpticalFlowPerceiver,
+    PerceiverARConfig: PerceiverAR,
     PerceiverClassifierConfig: PerceiverClassifier,
     TextClassificationConfig: TextClassificationPerceiver,
     VideoAutoencodingConfig: VideoAutoencodingPerceiver,
@@ -73,14 +95,24 @@ def create_config(preset: str, **config_overrides: Any) -> ModelConfig:
     Raises:
         ValueError: for an unknown preset or field, or a value that a field cannot have.
     """
-    presets = PRESETS | UNRELEASED_PRESETS
+    presets = PRESETS | AUTOREGRESSIVE_PRESETS | UNRELEASED_PRESETS
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; presets are {', '.join(presets)}")
     config = presets[preset]
     return type(config).from_dict({**vars(config), **config_overrides})
 
 
-def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
+@overload
+def create_model(
+    preset: Literal["ar-copy-131k", "ar-imagenet64", "ar-default"], **config_overrides: Any
+) -> PerceiverAR: ...
+
+
+@overload
+def create_model(preset: str, **config_overrides: Any) -> PerceiverIO: ...
+
+
+def create_model(preset: str, **config_overrides: Any) -> PerceiverIO | PerceiverAR:
     """Maps the name of a preset, and fields to change, to a model initialised as the reference does.
 
     The model is accelerated (see `fast`); `undo_accelerate` makes it plain.
@@ -91,6 +123,6 @@ def create_model(preset: str, **config_overrides: Any) -> PerceiverIO:
     return model_from_config(create_config(preset, **config_overrides))
 
 
-def model_from_config(config: ModelConfig) -> PerceiverIO:
+def model_from_config(config: ModelConfig) -> Any:
     """Maps a configuration to a new model of its kind, accelerated."""
     return accelerate(_MODELS[type(config)](config))

@@ -11,12 +11,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perceiver_io.attention import MLP, Attention, activate, attend
+from perceiver_io.attention import MLP, Attention, Cache, Rotations, activate, attend
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched
 from perceiver_io.fast.linear import apply_linear, gated_product, product
 
 # Queries of a head whose scores are computed at a time.
 _BLOCK_ROWS = 512
+# Queries of all heads that attend causally at a time.
+_CAUSAL_ROWS = 128
 
 
 class FastMLP(MLP):
@@ -46,22 +48,52 @@ class FastAttention(Attention):
         self,
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
-        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+        mask: Bool[Tensor, "#batch #queries #attended"] | None = None,
+        rotations: Rotations | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries output_channels"]:
         """Attends; a batch of one on either side stands for all examples."""
         if not is_plain_inference(queries, inputs) or drops(self):
-            return super().forward(queries, inputs, mask)
+            return super().forward(queries, inputs, mask, rotations, cache)
         query, key, value = (
             self.split_heads(apply_linear(layer, rows))
             for layer, rows in ((self.query, queries), (self.key, inputs), (self.value, inputs))
         )
-        if mask is None and query.device.type in ("cpu", "meta"):
+        if rotations is not None:
+            query, key = rotations(query, key)
+        if cache is not None:
+            key, value = cache(key, value)
+        if self.causal:
+            attended = attend_causally(query, key, value, mask)
+        elif mask is None and query.device.type in ("cpu", "meta"):
             attended = attend_in_blocks(query, key, value)
         else:
             attended = attend(query, key, value, mask)
         return apply_linear(
             self.output, rearrange(attended, "batch heads rows channels -> batch rows (heads channels)")
         )
+
+
+def attend_causally(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None,
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends as the causal `perceiver_io.attention.attend` does, a block of queries at a time.
+
+    No block meets the inputs after its last query, and no mask is as large as all queries by all inputs.
+    """
+    rows, inputs = query.shape[-2], key.shape[-2]
+    if mask is not None:
+        mask = mask.expand(-1, rows, inputs)
+    blocks = []
+    for block in range(0, rows, _CAUSAL_ROWS):
+        part = slice(block, min(block + _CAUSAL_ROWS, rows))
+        seen = inputs - rows + part.stop
+        visible = None if mask is None else mask[:, part, :seen]
+        blocks.append(attend(query[:, :, part], key[:, :, :seen], value[:, :, :seen], visible, causal=True))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
 
 
 def attend_in_blocks(

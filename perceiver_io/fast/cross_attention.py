@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import MLP, Attention, CrossAttention
+from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
@@ -36,11 +36,14 @@ class FastCrossAttention(CrossAttention):
         self,
         queries: Float[Tensor, "#batch queries query_channels"],
         inputs: Float[Tensor, "#batch inputs input_channels"],
-        mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+        mask: Bool[Tensor, "#batch #queries #attended"] | None = None,
+        rotations: Rotations | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries query_channels"]:
         """Applies the block; a batch of one on either side stands for all examples."""
-        if not associates(self, queries, inputs, mask):
-            return super().forward(queries, inputs, mask)
+        acted_on = rotations is not None or cache is not None  # between projection and product
+        if acted_on or not associates(self, queries, inputs, mask):
+            return super().forward(queries, inputs, mask, rotations, cache)
         inputs, mask = drop_unattended(inputs, mask)
         if looks_up_cheaply(self, queries, inputs, mask):
             return look_up(self, queries, inputs, mask)
@@ -59,6 +62,8 @@ def associates(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Ten
     """Whether a call of a block is one that this file's algebra holds for, apart from the number of heads."""
     attention = block.attention
     if not is_plain_inference(queries, inputs) or not is_untouched(attention) or drops(block, attention):
+        return False
+    if attention.causal:
         return False
     projections = (attention.query, attention.key, attention.value, attention.output)
     layers = (block.query_norm, block.input_norm, *projections)

@@ -14,7 +14,10 @@ ConfigT = TypeVar("ConfigT", bound="ModelConfig")
 
 # Sizes in files are not believed: what is larger than these was made to fill a machine.
 _MOST, _MOST_LAYERS = 2**24, 10_000
-_LAYERS = {"num_self_attends_per_block", "num_blocks", "num_cross_attends", "num_rounds", "num_layers"}
+_LAYERS = {
+    *("num_self_attends_per_block", "num_blocks", "num_cross_attends", "num_rounds", "num_layers"),
+    "num_self_attends",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,8 @@ class ModelConfig:
                 self._check_size(name, value)
             elif hint is bool and not isinstance(value, bool):
                 raise ValueError(f"{name} ({value!r}) must be true or false")
-            elif hint is float and not (_is_finite(value) and value):
-                raise ValueError(f"{name} ({value!r}) must be a finite number other than 0")
+            elif hint is float and not _is_finite(value):
+                raise ValueError(f"{name} ({value!r}) must be a finite number")
 
     def _check_size(self, name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

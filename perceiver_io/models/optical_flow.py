@@ -40,6 +40,11 @@ class OpticalFlowConfig(DecoderConfig):
     num_self_attend_heads: int = 16
     flow_scale: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.flow_scale:
+            raise ValueError(f"flow_scale ({self.flow_scale!r}) must be a finite number other than 0")
+
 
 class OpticalFlowPerceiver(PerceiverIO):
     """Maps two frames to the motion of each pixel of the first. Source: the reference's `optical_flow` colab."""

@@ -63,6 +63,42 @@ def stepwise(num_steps: int, drops_at: Sequence[int], factor: float = 0.1) -> Sc
     return lambda step: factor ** sum(step >= drop for drop in drops_at)
 
 
+def warmup_then_flat(warmup_steps: int) -> Schedule:
+    """Maps a step to a line from 0 to 1, then to 1. Perceiver AR's "constant" schedule.
+
+    Args:
+        warmup_steps: length of the rise; 0 for none.
+    """
+    return lambda step: min(1.0, step / warmup_steps) if warmup_steps else 1.0
+
+
+def warmup_then_inverse_sqrt(warmup_steps: int) -> Schedule:
+    """Maps a step to a line from 0 to 1, then to a decay by the square root of time. Perceiver AR's "t5" schedule.
+
+    Args:
+        warmup_steps: length of the rise, from 1 on, and the scale of the decay, which is counted from its end.
+    """
+    if warmup_steps < 1:
+        raise ValueError(f"warmup_steps ({warmup_steps}) must be at least 1; it is the decay's scale too")
+    return lambda step: min(step / warmup_steps, math.sqrt(warmup_steps / max(step, warmup_steps)))
+
+
+def warmup_then_steps(
+    num_steps: int, warmup_steps: int, drops_at: Sequence[float] = (0.5, 0.8, 0.95), factor: float = 0.1
+) -> Schedule:
+    """Maps a step to a line from 0 to 1, then to a power of `factor`. Perceiver AR's "steps" schedule.
+
+    Args:
+        num_steps: length of the run, counted from the end of the warm-up.
+        warmup_steps: length of the rise; 0 for none.
+        drops_at: fractions of the run after which the rate falls.
+        factor: of each drop.
+    """
+    rise = warmup_then_flat(warmup_steps)
+    drops = stepwise(num_steps, [int(fraction * num_steps) for fraction in drops_at], factor)
+    return lambda step: rise(step) if step < warmup_steps else drops(step - warmup_steps)
+
+
 def _half_cosine(step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(step / max(num_steps, 1), 1.0)))
 

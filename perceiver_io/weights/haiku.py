@@ -125,24 +125,24 @@ def mlp(target: str, source: str) -> Table:
     return [*linear(f"{target}.hidden", f"{source}/linear"), *linear(f"{target}.output", f"{source}/linear_1")]
 
 
-def self_attention(target: str, source: str) -> Table:
+def self_attention(target: str, source: str, mlp_name: str = "mlp") -> Table:
     """A self-attention block."""
     return [
         *layer_norm(f"{target}.attention_norm", f"{source}/layer_norm"),
         *attention(f"{target}.attention", f"{source}/attention"),
         *layer_norm(f"{target}.mlp_norm", f"{source}/layer_norm_1"),
-        *mlp(f"{target}.mlp", f"{source}/mlp"),
+        *mlp(f"{target}.mlp", f"{source}/{mlp_name}"),
     ]
 
 
-def cross_attention(target: str, source: str) -> Table:
+def cross_attention(target: str, source: str, mlp_name: str = "mlp") -> Table:
     """A cross-attention block."""
     return [
         *layer_norm(f"{target}.query_norm", f"{source}/layer_norm"),
         *layer_norm(f"{target}.input_norm", f"{source}/layer_norm_1"),
         *attention(f"{target}.attention", f"{source}/attention"),
         *layer_norm(f"{target}.mlp_norm", f"{source}/layer_norm_2"),
-        *mlp(f"{target}.mlp", f"{source}/mlp"),
+        *mlp(f"{target}.mlp", f"{source}/{mlp_name}"),
     ]
 
 

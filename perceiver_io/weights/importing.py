@@ -11,7 +11,6 @@ from torch import Tensor
 
 from perceiver_io.atomic import check_replaceable
 from perceiver_io.models.config import DecoderConfig, ModelConfig
-from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import create_config, model_from_config
 from perceiver_io.weights import jobr0, krasserm, transformers
 from perceiver_io.weights.haiku_conversion import convert_parameters, fitting_presets
@@ -57,7 +56,7 @@ class Imported:
             return sum(parameter.numel() for parameter in model_from_config(self.config).parameters())
 
 
-def import_model(source: str | Path, *, kind: str | None = None, **config_overrides: Any) -> PerceiverIO:
+def import_model(source: str | Path, *, kind: str | None = None, **config_overrides: Any) -> Any:
     """Maps a model of another library to one of ours, in evaluation mode, on the CPU.
 
     Args:

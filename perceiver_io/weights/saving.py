@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from perceiver_io.atomic import new_directory
 from perceiver_io.fast import plain
 from perceiver_io.models.config import ModelConfig
-from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import CONFIG_CLASSES, model_from_config
 from perceiver_io.version import __version__
 from perceiver_io.weights.locations import find_model
@@ -90,7 +89,7 @@ def save_checkpoint(
         (temporary / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(directory: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True) -> PerceiverIO:
+def load_model(directory: str | Path, *, dtype: torch.dtype | None = None, verify: bool = True) -> Any:
     """Reads a model that `save_model` or the converter wrote, in evaluation mode, on the CPU, accelerated.
 
     Args:
@@ -115,7 +114,7 @@ def load_model(directory: str | Path, *, dtype: torch.dtype | None = None, verif
     return model.to(dtype or model.dtype).eval()
 
 
-def _twin(config: ModelConfig, source: str | Path) -> PerceiverIO:
+def _twin(config: ModelConfig, source: str | Path) -> Any:
     """A model without values, made in no time.
 
     Raises:
