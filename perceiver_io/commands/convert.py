@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from perceiver_io.presets import PRESETS
+from perceiver_io.presets import AUTOREGRESSIVE_PRESETS, PRESETS
 from perceiver_io.weights.importing import KINDS, convert_source
 from perceiver_io.weights.saving import WEIGHT_FILES
 
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        choices=list(PRESETS),
-        help="which of the released models a .pystate is like (default: the one of its names and shapes)",
+        choices=[*PRESETS, *AUTOREGRESSIVE_PRESETS],
+        help="which of the presets a .pystate or .dill is like (default: the one of its names and shapes)",
     )
     parser.add_argument(
         "--config", type=Path, help="JSON file with config fields that the source does not tell, or that differ"

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from perceiver_io.atomic import check_replaceable
+from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.models.config import ModelConfig
-from perceiver_io.presets import PRESETS, create_config, model_from_config
+from perceiver_io.presets import AUTOREGRESSIVE_PRESETS, PRESETS, create_config, model_from_config
+from perceiver_io.weights import perceiver_ar
 from perceiver_io.weights.haiku import Array, Row, Table, Transform, name_table
 from perceiver_io.weights.pystate import HaikuCheckpoint, read_pystate
 from perceiver_io.weights.saving import MODEL_FILES, WeightFormat, save_checkpoint
@@ -80,7 +82,9 @@ def convert_parameters(checkpoint: HaikuCheckpoint, preset: str, config: ModelCo
     sources: dict[str, Array] = {**checkpoint.params, **checkpoint.state}
     with torch.device("meta"):
         expected = model_from_config(config).state_dict()
-    return apply_table(name_table(config), sources, expected, f"preset {preset!r}")
+    if isinstance(config, PerceiverARConfig):
+        sources = perceiver_ar.without_formulas(sources, config)
+    return apply_table(_name_table(config), sources, expected, f"preset {preset!r}")
 
 
 def apply_table(
@@ -119,14 +123,20 @@ def apply_table(
 
 def fitting_presets(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Maps the names and shapes of a checkpoint to the presets that it fits."""
-    return [preset for preset, config in PRESETS.items() if haiku_shapes(config) == dict(shapes)]
+    released = PRESETS | AUTOREGRESSIVE_PRESETS
+    return [preset for preset, config in released.items() if haiku_shapes(config) == dict(shapes)]
 
 
 def haiku_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Maps a configuration to the names and shapes that its Haiku checkpoint has."""
     with torch.device("meta"):
         state = model_from_config(config).state_dict()
-    return {row.source: _untransformed(tuple(state[row.target].shape), row) for row in name_table(config)}
+    shapes = {row.source: _untransformed(tuple(state[row.target].shape), row) for row in _name_table(config)}
+    return shapes | (perceiver_ar.formula_shapes(config) if isinstance(config, PerceiverARConfig) else {})
+
+
+def _name_table(config: ModelConfig) -> Table:
+    return perceiver_ar.name_table(config) if isinstance(config, PerceiverARConfig) else name_table(config)
 
 
 def _untransformed(shape: tuple[int, ...], row: Row) -> tuple[int, ...]:

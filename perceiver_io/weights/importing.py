@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from perceiver_io.atomic import check_replaceable
+from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.models.config import DecoderConfig, ModelConfig
 from perceiver_io.presets import create_config, model_from_config
-from perceiver_io.weights import jobr0, krasserm, transformers
+from perceiver_io.weights import jobr0, krasserm, krasserm_ar, transformers
 from perceiver_io.weights.haiku_conversion import convert_parameters, fitting_presets
 from perceiver_io.weights.pystate import read_pystate
 from perceiver_io.weights.saving import MODEL_FILES, WeightFormat, save_checkpoint
@@ -23,7 +24,7 @@ from perceiver_io.weights.tables import apply_table, some
 DIALECTS: dict[str, tuple[str, Callable[[Mapping[str, Tensor], Mapping[str, Any] | None], bool]]] = {
     "transformers": ("transformers' Perceiver", transformers.recognises),
     "jobr0": ("JOBR0/PerceiverIO_Pytorch's", jobr0.recognises),
-    "krasserm": ("krasserm/perceiver-io's", krasserm.recognises),
+    "krasserm": ("krasserm/perceiver-io's", lambda tensors, config: _is_krasserm(tensors, config)),
     "perceiver-pytorch": ("perceiver-pytorch's", lambda tensors, _: _is_perceiver_pytorch(tensors)),
 }
 KINDS = ("haiku", *DIALECTS)
@@ -56,20 +57,23 @@ class Imported:
             return sum(parameter.numel() for parameter in model_from_config(self.config).parameters())
 
 
-def import_model(source: str | Path, *, kind: str | None = None, **config_overrides: Any) -> Any:
+def import_model(
+    source: str | Path, *, kind: str | None = None, preset: str | None = None, **config_overrides: Any
+) -> Any:
     """Maps a model of another library to one of ours, in evaluation mode, on the CPU.
 
     Args:
         source: DeepMind's `.pystate`; a directory of transformers' or krasserm's (`config.json` with weights); a file
             of JOBR0's, or a checkpoint of Lightning's by krasserm.
         kind: one of `KINDS`, where the source does not tell by itself.
+        preset: of a Haiku checkpoint; by default the released model that has its names and shapes.
         config_overrides: fields of the configuration that the source does not tell, or that are to differ.
 
     Raises:
         FileNotFoundError: if the source, or a shard of it, does not exist.
         ValueError: if it is damaged, something else, or does not fit; the message says what it looks like.
     """
-    imported = read_model(Path(source), kind=kind, config_overrides=config_overrides)
+    imported = read_model(Path(source), kind=kind, preset=preset, config_overrides=config_overrides)
     with torch.device("meta"):
         model = model_from_config(imported.config)
     model.load_state_dict(imported.state_dict, strict=True, assign=True)
@@ -207,6 +211,8 @@ def _read_jobr0(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported
 
 def _read_krasserm(read: StateDictSource, overrides: Mapping[str, Any]) -> Imported:
     tensors = krasserm.unwrap(read.tensors)
+    if krasserm_ar.recognises(tensors):
+        return _read_krasserm_ar(read, tensors, overrides)
     settings = krasserm.settings_of(read.config, read.extras)
     model_type = None if read.config is None else str(read.config.get("model_type"))
     if settings is None or (model_type is None and not {"num_latents", "num_latent_channels"} <= settings.keys()):
@@ -222,6 +228,26 @@ def _read_krasserm(read: StateDictSource, overrides: Mapping[str, Any]) -> Impor
         krasserm.name_table(config), tensors, config, f"{read.path} does not fit krasserm's {type(config).__name__}"
     )
     return Imported(kind="krasserm", config=config, state_dict=state_dict, sha256=read.sha256)
+
+
+def _read_krasserm_ar(read: StateDictSource, tensors: Mapping[str, Tensor], overrides: Mapping[str, Any]) -> Imported:
+    described = read.config or {}
+    settings = described.get("model_config") or read.extras.get("hyper_parameters")
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            "is a Perceiver AR of krasserm's without its options, which say how many heads there are; give the "
+            "directory with its config.json, or Lightning's .ckpt"
+        )
+    config = _overridden(krasserm_ar.model_config(settings, described.get("pad_token_id")), overrides)
+    assert isinstance(config, PerceiverARConfig)
+    krasserm_ar.check_frequencies(tensors, config)
+    wanted = f"{read.path} does not fit krasserm's Perceiver AR"
+    state_dict = apply_table(krasserm_ar.name_table(config), tensors, config, wanted)
+    return Imported(kind="krasserm", config=config, state_dict=state_dict, sha256=read.sha256)
+
+
+def _is_krasserm(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> bool:
+    return krasserm.recognises(tensors, config) or krasserm_ar.recognises(krasserm.unwrap(tensors))
 
 
 def _is_perceiver_pytorch(tensors: Mapping[str, Tensor]) -> bool:

@@ -99,6 +99,18 @@ class _Mapping(dict[Any, Any]):
         raise PystateError("holds a mapping that is pickled as no version of Haiku does; pickle plain dictionaries")
 
 
+class _Dropped:
+    """Stands for an instance of a namedtuple, such as the state of an optimiser; keeps nothing of it."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_fields: object) -> _Dropped:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise PystateError("hands a namedtuple a state, which it has none of")
+
+
 class _Constructor:
     """A function that a pickle may call. On a plain function it could set attributes as well."""
 
@@ -188,6 +200,8 @@ _ANSWERS: tuple[tuple[object, tuple[str, ...]], ...] = (
         ),
     ),
     (_Constructor(lambda *_: _Mapping()), ("collections.defaultdict",)),
+    # dill makes the class of a namedtuple by its name, its fields and its module.
+    (_Constructor(lambda _name, _fields, _module: _Dropped), ("dill._dill._create_namedtuple",)),
     # Protocol 2 spells bytes as encoded text, and empty ones as bytes().
     (_Constructor(_encode), ("_codecs.encode",)),
     (_Constructor(lambda: b""), ("builtins.bytes", "__builtin__.bytes")),

@@ -39,7 +39,7 @@ class HaikuCheckpoint:
 
 
 def read_pystate(path: str | os.PathLike[str]) -> HaikuCheckpoint:
-    """A `.pystate` or `.pickle` file → its parameters, its state (batch norm's averages) and its hash.
+    """A `.pystate`, `.pickle` or `.dill` file → its parameters, its state (batch norm's averages) and its hash.
 
     Raises:
         FileNotFoundError: there is no such file; the message says where the released ones are.
@@ -201,13 +201,17 @@ def _unpickle(file: BinaryIO) -> object:
         raise PystateError(f"is a malformed pickle ({type(error).__name__}: {error}); download it again") from error
 
 
+# What Perceiver AR's checkpoints hold besides; it is of no use here.
+_OF_TRAINING = ("global_step", "opt_state")
+
+
 def _split(root: object) -> tuple[object, object]:
     """The unpickled root → (parameters, state), where a file of parameters alone has no state."""
     if not isinstance(root, Mapping):
         raise PystateError(f"holds a {_kind(root)}; a Haiku checkpoint is {{module: {{name: array}}}}")
     if "params" not in root:
         return root, {}
-    extra = [key for key in root if key not in ("params", "state")]
+    extra = [key for key in root if key not in ("params", "state", *_OF_TRAINING)]
     if extra:
         raise PystateError(f"holds {extra[0]!r} beside 'params'; pickle {{'params': ..., 'state': ...}} of it alone")
     return root["params"], root.get("state", {})
