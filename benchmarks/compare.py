@@ -29,7 +29,7 @@ _TINY_GEMM_SIZE = 128
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line → tables on standard output, and exit status: 1 if our own side failed anywhere."""
+    """Maps command line to tables on standard output, and exit status: 1 if our own side failed anywhere."""
     parser = _parser()
     arguments = parser.parse_args(argv)
     cores = len(available_cores())
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(rows: list[str], arguments: argparse.Namespace) -> tuple[list[RowResult], dict[str, float]]:
-    """Rows → their results, and the speed of matrix products by kernel, seen between the rows."""
+    """Maps rows to their results, and the speed of matrix products by kernel, seen between the rows."""
     results: list[RowResult] = []
     if not rows:
         return results, {}

@@ -106,7 +106,7 @@ def measure_row(case: Case, sides: Sequence[str], checkout: Path | None, repeats
 
 
 def _rest() -> float | None:
-    """Lets the threads of the last side go to sleep, then watches → cores that somebody else uses."""
+    """Lets the threads of the last side go to sleep, then counts the cores that somebody else uses."""
     time.sleep(_REST)
     start, before = time.perf_counter(), busy_core_seconds()
     time.sleep(_REST)
@@ -115,7 +115,7 @@ def _rest() -> float | None:
 
 
 def whole_clip(name: str, result: Result, measured: Mapping[str, Result], num_chunks: int) -> Result:
-    """What a side measured in the row of the whole clip → what all chunks take it."""
+    """Maps what a side measured in the row of the whole clip to what all chunks take it."""
     if name.startswith("ours") or not result.seconds:
         return result
     if name != "reference-one-program":

@@ -20,7 +20,7 @@ def head(description: Mapping[str, str], command: str, threads: int, repeats: in
 
 
 def comparison_tables(results: Sequence[RowResult], gemm: Mapping[str, float]) -> str:
-    """Rows → the tables of time, work and memory, and the notes on what is missing in them."""
+    """Maps rows to the tables of time, work and memory, and the notes on what is missing in them."""
     sides = list(dict.fromkeys(name for result in results for name in result.sides))
     measured = [name for name in sides if any(result.sides.get(name, Result()).seconds for result in results)]
     parts = [_times(results, measured)]

@@ -79,7 +79,7 @@ class Case:
 
 
 def make_case(row: Row, tiny: bool) -> Case:
-    """A row → its case; `tiny` takes sizes at which the harness itself can be tried in seconds."""
+    """Maps a row to its case; `tiny` takes sizes at which the harness itself can be tried in seconds."""
     from conversion.verification import SMALL
     from perceiver_io import create_config
 

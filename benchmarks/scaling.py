@@ -101,7 +101,7 @@ def measure_scaling(grid: Mapping[str, tuple[int, ...]], repeats: int, threads: 
 
 
 def scaling_table(points: list[Point]) -> str:
-    """Points → Markdown."""
+    """Maps points to Markdown."""
     base = ", ".join(f"{name} {size:,}" for name, size in asdict(Sizes()).items())
     lines = [
         f"Ours, {NUM_LAYERS} layers of {LATENT_CHANNELS} channels; unless the row says otherwise {base}.",

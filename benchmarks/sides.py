@@ -250,7 +250,7 @@ class PerceiverPytorch(Side):
 
 
 def _random_like(like: Any, rng: np.random.Generator) -> np.ndarray:
-    """The shape of a weight → values that neither vanish nor overflow on their way through the model."""
+    """Maps the shape of a weight to values that neither vanish nor overflow on their way through the model."""
     if not np.issubdtype(like.dtype, np.floating):
         return np.ones(like.shape, like.dtype)
     values = rng.standard_normal(like.shape, dtype=np.float32)
@@ -260,7 +260,7 @@ def _random_like(like: Any, rng: np.random.Generator) -> np.ndarray:
 
 
 def _flow_patches(frames: Any) -> Any:
-    """Frames [1, 2, 3, H, W] → the 3×3 patch around each pixel [1, 2, 27, H, W], channels fastest."""
+    """Maps frames [1, 2, 3, H, W] to the 3×3 patch around each pixel [1, 2, 27, H, W], channels fastest."""
     import torch
 
     _, time, channels, height, width = frames.shape

@@ -112,7 +112,7 @@ class Worker:
         return answer
 
     def run(self) -> float:
-        """Runs it once → seconds."""
+        """Runs it once; returns seconds."""
         answer: float = self._ask("run")
         return answer
 

@@ -1,4 +1,4 @@
-"""Our configs → the official Haiku models at those sizes, composed as the reference's colabs compose them."""
+"""Maps our configs to the official Haiku models at those sizes, composed as the reference's colabs compose them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Official:
 
 
 def official_model(official: Official, preset: str, config: Any) -> Model:
-    """A preset's name and config → its official model."""
+    """Maps a preset's name and config to its official model."""
     if preset.startswith("imagenet-"):
         return _image_classification(official, config)
     builders = {

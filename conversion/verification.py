@@ -154,7 +154,7 @@ def _compare(expected: np.ndarray, actual: np.ndarray, tolerance: float) -> Diff
 
 
 def _import_official(checkout: Path) -> Official:
-    """A folder → the modules of the reference in it."""
+    """Maps a folder to the modules of the reference in it."""
     # The parent, when the folder is `perceiver` itself.
     candidates = (checkout.resolve(), checkout.resolve().parent)
     root = next((folder for folder in candidates if (folder / "perceiver" / "perceiver.py").is_file()), None)
@@ -262,7 +262,7 @@ def _run_ours(preset: str, config: Any, inputs: Arrays, checkpoint: HaikuCheckpo
 
 
 def _random(name: str, like: Any, rng: np.random.Generator) -> np.ndarray:
-    """A tensor's name and shape → values under which it matters and no layer vanishes or explodes."""
+    """Maps a tensor's name and shape to values under which it matters and no layer vanishes or explodes."""
     module, _, kind = name.rpartition("/")
     if kind == "counter":  # of batch norm's averages; says how many steps were averaged
         return np.full(like.shape, 100, like.dtype)

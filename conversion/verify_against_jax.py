@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → the difference of each output, and whether all agree.
+    """Maps parsed arguments to the difference of each output, and whether all agree.
 
     Raises:
         ValueError: if it cannot be tried, with what is missing.
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The differences → a line for each output."""
+    """Maps the differences to a line for each output."""
     return "\n".join(
         f"{result['preset']} {name}: max {_text(output['largest'], '.2e')} mean {_text(output['mean'], '.2e')} "
         f"of std {_text(output['std'], '.3g')}: {'ok' if output['agrees'] else 'FAIL'}"
@@ -91,7 +91,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def exit_code(result: dict[str, Any]) -> int:
-    """The differences → 0 if every output agrees, else 1."""
+    """Maps the differences to 0 if every output agrees, else 1."""
     return 0 if result["agrees"] else 1
 
 

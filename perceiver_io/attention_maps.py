@@ -1,4 +1,4 @@
-"""What attends to what: attention weights, which fused attention never holds as a whole.
+"""Attention maps: the weights that fused attention never holds as a whole.
 
 They are computed again from what the blocks of a running model are given.
 """
@@ -60,7 +60,7 @@ class AttentionMaps:
         self._recorded.setdefault(stage, []).append(weights)
 
     def count(self, stage: Stage) -> int:
-        """How many calls have been recorded."""
+        """Number of calls that have been recorded."""
         return len(self._recorded.get(stage, []))
 
     def _of(self, stage: Stage) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What a model is made of and what it costs, stage by stage, without values and in no time."""
+"""Parts of a model and their cost, stage by stage, without values and in no time."""
 
 import copy
 from collections import Counter

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs_extra(purpose: str, extra: str = "examples") -> Iterator[None]:
-    """Imports inside the block → an ImportError that says which command installs what is missing.
+    """Maps imports inside the block to an ImportError that says which command installs what is missing.
 
     Importing perceiver_io needs torch and numpy only; files of pictures, sound and video need more.
 

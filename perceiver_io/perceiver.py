@@ -25,7 +25,7 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 class Encoding(NamedTuple):
-    """What decoding needs to know of the inputs.
+    """All that decoding needs to know of the inputs.
 
     Attributes:
         latents: [batch, latents, channels].

@@ -24,7 +24,7 @@ Mask = Bool[Tensor, "batch inputs"] | Int[Tensor, "batch inputs"]
 
 
 class InputTokens(NamedTuple):
-    """What preprocessing yields.
+    """Result of preprocessing.
 
     Attributes:
         tokens: [batch, inputs, channels], what the encoder attends to.

@@ -32,7 +32,7 @@ def rgb(code: str) -> Float[np.ndarray, " 3"]:
 
 
 def ridge(x: Plane, base: float, height: float, seed: int) -> Plane:
-    """Horizontal positions → the height of a chain of hills there, a sum of waves."""
+    """Maps horizontal positions to the height of a chain of hills there, a sum of waves."""
     random = np.random.default_rng(seed)
     waves = [
         random.uniform(0.3, 1) / octave * np.sin(octave * 3.1 * x + random.uniform(0, 6)) for octave in (1, 2, 3, 5, 8)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → the likeliest classes of each picture, and the files written.
+    """Maps parsed arguments to the likeliest classes of each picture, and the files written.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -69,7 +69,7 @@ def load(checkpoint: str, device: str) -> tuple[ImageClassificationPerceiver, Im
 def predict(
     model: ImageClassificationPerceiver, processor: ImageProcessor, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 ) -> list[list[ClassProbability]]:
-    """Pictures → the likeliest classes of each.
+    """Maps pictures to the likeliest classes of each.
 
     Raises:
         ValueError: a picture that is too small, or the model's output is not finite.
@@ -91,7 +91,7 @@ def write(
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What `run` returned → what a person reads."""
+    """Maps what `run` returned to what a person reads."""
     lines = []
     for image in result["images"]:
         lines += [f"{image['image']}:", *classes_lines(image["classes"])]

@@ -91,7 +91,7 @@ def run_module(module: Command, argv: Sequence[str] | None, prog: str) -> int:
 
 @contextmanager
 def reported_errors(debug: bool = False) -> Iterator[None]:
-    """Errors that a user can mend → one line and exit code 2; an interruption → exit code 130.
+    """Turns errors that a user can mend into one line and exit code 2, and an interruption into exit code 130.
 
     Args:
         debug: print the traceback too.
@@ -112,7 +112,7 @@ def reported_errors(debug: bool = False) -> Iterator[None]:
 
 
 def _one_line(text: str) -> str:
-    """Text → one line without control characters, which names of files can have."""
+    """Maps text to one line without control characters, which names of files can have."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in " ".join(text.split())

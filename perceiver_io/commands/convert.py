@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → what was converted.
+    """Maps parsed arguments to what was converted.
 
     Raises:
         ValueError: if the source or the overrides cannot be read, or do not fit.
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What was converted → what a person reads of it."""
+    """Maps what was converted to what a person reads of it."""
     model = f"preset {result['preset']}" if result["preset"] else f"{result['from']} → {result['config']}"
     return (
         f"converted {Path(result['source']).name} (sha256 {result['sha256']})\n"
@@ -80,8 +80,8 @@ def describe(result: dict[str, Any]) -> str:
 
 def _read_overrides(path: Path) -> dict[str, Any]:
     try:
-        overrides = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        overrides = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin with a mark
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f'{path} is not JSON ({error}); it must hold config fields, e.g. {{"num_latents": 64}}'
         ) from error

@@ -58,7 +58,7 @@ class _Part(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → what each model found, and the files written.
+    """Maps parsed arguments to what each model found, and the files written.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What `run` returned → what a person reads."""
+    """Maps what `run` returned to what a person reads."""
     return f"wrote {result['page']} and {len(result['files']) - 1} files beside it; open it in a browser"
 
 

@@ -45,7 +45,7 @@ class Section(NamedTuple):
 
 
 def page(summary: str, sections: Sequence[Section], examples: Sequence[str], versions: str) -> str:
-    """Sections → the whole page.
+    """Maps sections to the whole page.
 
     Args:
         summary: of what was done.
@@ -68,13 +68,13 @@ def page(summary: str, sections: Sequence[Section], examples: Sequence[str], ver
 
 
 def facts(model: str, parameters: int, files: Sequence[str]) -> str:
-    """Facts about a task's model and its files → HTML."""
+    """Maps facts about a task's model and its files to HTML."""
     links = ", ".join(f'<a href="{escape(name, quote=True)}">{escape(name)}</a>' for name in files)
     return f"{escape(model)}: {parameters:,} parameters. Files: {links}"
 
 
 def filled_text(prediction: mlm.Prediction) -> str:
-    """A text with its masks filled in → HTML: as the model read it, as it filled it, and the candidates."""
+    """Maps a text with its masks filled in to HTML: as the model read it, as it filled it, and the candidates."""
     tokenizer = BytesTokenizer()
     masked = prediction.tokens == tokenizer.mask_token
     filled = torch.where(masked, prediction.probabilities.argmax(-1), prediction.tokens)
@@ -106,7 +106,7 @@ def _candidate(candidate: ClassProbability) -> str:
 def classified_pictures(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], predictions: Sequence[Sequence[ClassProbability]]
 ) -> str:
-    """Pictures and their likeliest classes → HTML."""
+    """Maps pictures and their likeliest classes to HTML."""
     cards = (
         f'<div class="card">{_picture(picture, f"picture {number}")}{_bars(classes)}</div>'
         for number, (picture, classes) in enumerate(zip(pictures, predictions, strict=True), start=1)
@@ -115,7 +115,7 @@ def classified_pictures(
 
 
 def _bars(classes: Sequence[ClassProbability]) -> str:
-    """The likeliest classes → a list of them with bars."""
+    """Maps the likeliest classes to a list of them with bars."""
     items = (
         f'<li><span class="name">{escape(name)}</span><span class="share">{share:.1%}</span>'
         f'<span class="bar" style="--share:{share:.3f}"></span></li>'
@@ -130,7 +130,7 @@ def flow_panels(
     flow: Float[Tensor, "2 height width"],
     truth: Float[Tensor, "2 height width"],
 ) -> str:
-    """Two frames, the motion that was found, and the true one → HTML, with the colours' legend."""
+    """Maps two frames, the motion that was found, and the true one to HTML, with the colours' legend."""
     fastest = float(torch.cat([flow, truth], dim=1).norm(dim=0).max())
     fastest = fastest or 1.0  # nothing moves
     panels = (
@@ -168,7 +168,7 @@ def joined(prediction: video.Prediction) -> UInt8[np.ndarray, "frames height wid
 
 
 def rebuilt_video(prediction: video.Prediction, mp4: bytes, original_wav: bytes, rebuilt_wav: bytes) -> str:
-    """A video and what the model made of it → HTML: players, both sounds as curves, a strip of each clip.
+    """Maps a video and what the model made of it to HTML: players, both sounds as curves, a strip of each clip.
 
     Args:
         mp4: of the `joined` frames and the rebuilt sound.
@@ -205,7 +205,7 @@ def _sound(caption: str, wav: bytes) -> str:
 
 
 def _waves(prediction: video.Prediction) -> str:
-    """The first moments of both sounds → a drawing of them."""
+    """Maps the first moments of both sounds to a drawing of them."""
     curves = (("original", prediction.sound[:, 0]), ("rebuilt", prediction.rebuilt_sound[:, 0]))
     lines = (
         f'<polyline class="{name}" points="'
@@ -236,5 +236,5 @@ def _png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
 
 
 def _data(kind: str, content: bytes) -> str:
-    """Content → an address that holds it."""
+    """Maps content to an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → where the model is, and what `load_model` takes to find it.
+    """Maps parsed arguments to where the model is, and what `load_model` takes to find it.
 
     Raises:
         ValueError: for an address of another kind, or a file that has changed or is not the preset's.
@@ -95,7 +95,7 @@ def _download(arguments: argparse.Namespace, cache: Path, progress: Progress) ->
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Where the model is → what a person reads of it."""
+    """Maps where the model is to what a person reads of it."""
     if result["fetched"]:
         first = f"{result['preset']} is in {result['directory']} (the file's sha256 is {result['sha256']})"
     else:

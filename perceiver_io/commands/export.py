@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → what was written.
+    """Maps parsed arguments to what was written.
 
     Raises:
         ValueError: if the target cannot compute what the model does; says why.
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What was written → what a person reads of it."""
+    """Maps what was written to what a person reads of it."""
     lines = [
         f"wrote {result['model']} to {result['directory']}: {', '.join(result['files'])} "
         f"({result['bytes'] / 1e6:,.1f} MB)"

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → how far the pixels move, and the files written.
+    """Maps parsed arguments to how far the pixels move, and the files written.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -66,7 +66,7 @@ def load(checkpoint: str, device: str) -> OpticalFlowPerceiver:
 
 @torch.inference_mode()
 def predict(model: OpticalFlowPerceiver, pair: FramePairs) -> Float[Tensor, "2 height width"]:
-    """A pair of frames → the motion of each pixel of the first.
+    """Maps a pair of frames to the motion of each pixel of the first.
 
     Raises:
         ValueError: frames that are too small, or the model's output is not finite.
@@ -85,7 +85,7 @@ def write(first: Frame, second: Frame, flow: Float[Tensor, "2 height width"], pa
 
 
 def result(flow: Float[Tensor, "2 height width"]) -> dict[str, Any]:
-    """A flow → what JSON should hold of it."""
+    """Maps a flow to what JSON should hold of it."""
     speed = flow.norm(dim=0)
     return {
         "height": flow.shape[1],
@@ -96,7 +96,7 @@ def result(flow: Float[Tensor, "2 height width"]) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What `run` returned → what a person reads."""
+    """Maps what `run` returned to what a person reads."""
     lines = [f"motion in pixels: mean {result['mean_motion']:.2f}, fastest {result['fastest_motion']:.2f}"]
     if not result["fastest_motion"]:
         lines.append("no motion anywhere: the last layer of an untrained flow model is zero")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → the model's configuration and its stages.
+    """Maps parsed arguments to the model's configuration and its stages.
 
     Raises:
         ValueError, OSError: there is no such model, or it is damaged.
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """The configuration and the stages → two tables."""
+    """Maps the configuration and the stages to two tables."""
     config = [(name, _value(value)) for name, value in result["config"].items()]
     total = {"stage": "in all", "module": "", "output_shapes": [], **result}
     stages = [row for stage in (*result["stages"], total) for row in _rows(stage)]
@@ -84,7 +84,7 @@ def _find(name: str) -> PerceiverIO:
 
 
 def _rows(stage: dict[str, Any]) -> list[Sequence[str]]:
-    """A stage → its line of the table, and one for each further shape of output."""
+    """Maps a stage to its line of the table, and one for each further shape of output."""
     first, *others = [*map(_shape, stage["output_shapes"])] or [""]
     figures = (
         f"{stage['parameters']:,}",
@@ -96,7 +96,7 @@ def _rows(stage: dict[str, Any]) -> list[Sequence[str]]:
 
 
 def _table(rows: Sequence[Sequence[str]], num_text_columns: int) -> list[str]:
-    """Rows of cells → lines with aligned columns: the first ones to the left, numbers to the right."""
+    """Maps rows of cells to lines with aligned columns: the first ones to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -116,7 +116,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _quantity(number: int, unit: str) -> str:
-    """A number → itself with its unit, in thousands, millions …"""
+    """Maps a number to itself with its unit, in thousands, millions …"""
     for exponent, prefix in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if number >= 10**exponent:
             return f"{number / 10**exponent:,.1f} {prefix}{unit}"

@@ -13,6 +13,7 @@ from perceiver_io import LanguagePerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
+from perceiver_io.media import read_text
 from perceiver_io.processors import FilledText, TextProcessor
 from perceiver_io.processors.language import MASK
 from perceiver_io.visualize import draw_masked_text
@@ -23,7 +24,7 @@ BUNDLED = "tiny-language"
 
 
 class Prediction(NamedTuple):
-    """What a model makes of a text.
+    """A model's answer to a text.
 
     Attributes:
         tokens: what it read, [length].
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → the text filled in, and the files written.
+    """Maps parsed arguments to the text filled in, and the files written.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     path = result_path(arguments.output, "masked_language_modelling", [".png", ".pdf", ".svg", ".txt"])
     beside = [] if path.suffix == ".txt" else [path.with_suffix(".txt")]
     check_results(arguments, path, beside, [arguments.file])
-    text = _read_text(arguments.file or sample("sentence.txt")) if arguments.text is None else arguments.text
+    text = read_text(arguments.file or sample("sentence.txt")).strip() if arguments.text is None else arguments.text
     check_masked(text, arguments.mask)
     with new_files(path.parent) as folder:
         model, processor = load(arguments.checkpoint, arguments.device)
@@ -95,7 +96,7 @@ def load(checkpoint: str, device: str) -> tuple[LanguagePerceiver, TextProcessor
 
 @torch.inference_mode()
 def predict(model: LanguagePerceiver, processor: TextProcessor, text: str, phrases: Sequence[str]) -> Prediction:
-    """Text with masks, or with phrases to mask → what the model makes of it.
+    """Maps text with masks, or with phrases to mask to what the model makes of it.
 
     Raises:
         ValueError: the masks lie too far apart, or the model's output is not finite.
@@ -119,7 +120,7 @@ def write(prediction: Prediction, path: Path) -> list[str]:
 
 
 def result(prediction: Prediction) -> dict[str, Any]:
-    """What the model makes of a text → what JSON can hold."""
+    """Maps what the model makes of a text to what JSON can hold."""
     return {
         "masked": prediction.text.masked.strip(),
         "filled": prediction.text.filled.strip(),
@@ -131,7 +132,7 @@ def result(prediction: Prediction) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What `run` returned → what a person reads."""
+    """Maps what `run` returned to what a person reads."""
     return f"{_report(result)}\n{files_line(result['files'])}"
 
 
@@ -142,15 +143,3 @@ def _report(result: dict[str, Any]) -> str:
         candidates = (f"{one['name']:>6} {one['probability']:5.1%}" for one in byte["candidates"])
         lines.append(f"byte {byte['position']:4}: " + "  ".join(candidates))
     return "\n".join(lines)
-
-
-def _read_text(path: Path) -> str:
-    """Text file → its text.
-
-    Raises:
-        ValueError: the file is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error

@@ -70,7 +70,7 @@ def class_names(checkpoint: str) -> tuple[str, ...] | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters are."""
+    """Device of a model's parameters."""
     return next(model.parameters()).device
 
 

@@ -1,4 +1,4 @@
-"""Where a command's results go, and how they are told."""
+"""Files that a command writes, and the lines that tell of them."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def add_output_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def result_path(output: Path, name: str, suffixes: Sequence[str]) -> Path:
-    """`--output` → the path of the main result.
+    """Maps `--output` to the path of the main result.
 
     Args:
         output: a directory, or a file with one of the suffixes.
@@ -61,10 +61,10 @@ def check_results(
 
 
 def classes_lines(classes: Sequence[dict[str, Any]]) -> list[str]:
-    """Likeliest classes → a line for each."""
+    """Maps likeliest classes to a line for each."""
     return [f"{one['probability']:6.1%}  {one['name']}" for one in classes]
 
 
 def files_line(files: Sequence[str]) -> str:
-    """Names of files → the line that tells of them."""
+    """Maps names of files to the line that tells of them."""
     return f"wrote {', '.join(files)}"

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Parsed arguments → the likeliest classes of each clip, and the files written.
+    """Maps parsed arguments to the likeliest classes of each clip, and the files written.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -91,7 +91,7 @@ def load(checkpoint: str, device: str) -> tuple[VideoAutoencodingPerceiver, Vide
 def predict(
     model: VideoAutoencodingPerceiver, processor: VideoProcessor, video: Path, audio: Path | None, num_clips: int
 ) -> Prediction:
-    """The first clips of a video file, and its sound or another → what the model makes of them.
+    """Maps the first clips of a video file, and its sound or another to what the model makes of them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -136,7 +136,7 @@ def write(prediction: Prediction, path: Path) -> list[str]:
 
 
 def result(prediction: Prediction) -> dict[str, Any]:
-    """What the model makes of a video → what JSON can hold."""
+    """Maps what the model makes of a video to what JSON can hold."""
     return {
         "seconds": len(prediction.frames) / FRAME_RATE,
         "seconds_of_sound": len(prediction.sound) / prediction.sample_rate,
@@ -145,7 +145,7 @@ def result(prediction: Prediction) -> dict[str, Any]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What `run` returned → what a person reads."""
+    """Maps what `run` returned to what a person reads."""
     lines = []
     for number, clip in enumerate(result["clips"], start=1):
         lines += [f"clip {number}:", *classes_lines(clip["classes"])]

@@ -58,7 +58,7 @@ def sample_inputs(model: PerceiverIO, batch: int = 2, length: int | None = None)
 
 
 def dynamic_shapes(model: PerceiverIO) -> tuple[dict[int, Any], ...]:
-    """What may vary of each input: the batch, and the length of text."""
+    """Axes of each input that may vary: the batch, and the length of text."""
     axes: dict[int, Any] = {0: Dim("batch", min=1, max=MAX_BATCH)}
     if isinstance(model, LanguagePerceiver | TextClassificationPerceiver):
         axes[1] = Dim("length", min=1, max=model.config.max_seq_len)
@@ -129,7 +129,7 @@ def load_program(directory: str | Path) -> torch.nn.Module:
 
 
 def describe_model(model: PerceiverIO) -> dict[str, Any]:
-    """What is kept with an exported model of what it is."""
+    """Notes that are kept with an exported model."""
     config = model.config
     assert isinstance(config, ModelConfig)
     return {

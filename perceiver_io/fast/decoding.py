@@ -135,7 +135,7 @@ def _decode_folded(
 
 
 class _Flatten(OutputPostprocessor):
-    """What an `AudioPostprocessor` does after its linear layer."""
+    """The part of an `AudioPostprocessor` after its linear layer."""
 
     pointwise = True
 

@@ -1,4 +1,4 @@
-"""What the model configurations have in common: their checks, their way to JSON and back, and the encoder's sizes."""
+"""Base of the model configurations: their checks, their way to JSON and back, and the encoder's sizes."""
 
 import dataclasses
 import json

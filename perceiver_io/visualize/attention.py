@@ -1,4 +1,4 @@
-"""What latents attend to, on an image and over a text."""
+"""Attention of latents, on an image and over a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw_attention_on_image(
     latents: Sequence[int] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Figure:
-    """An image and the encoder's attention → a figure: for each chosen latent, the image with what it attends to.
+    """Maps an image and the encoder's attention to a figure: for each chosen latent, the image with what it attends to.
 
     Each latent has a scale of its own, from nothing to the largest of its weights, which its title tells.
 
@@ -77,7 +77,7 @@ def draw_attention_over_text(
     weights: Float[Tensor, "latents length"],
     latents: Sequence[int] | None = None,
 ) -> Figure:
-    """A text and the encoder's attention → a figure: for each chosen latent, the text on colour where it attends.
+    """Maps a text and the encoder's attention to a figure: for each chosen latent, the text on colour where it attends.
 
     A character of several bytes has the sum of their weights. Each latent has a scale of its own, from nothing to the
     largest weight of a character, which its title tells. Special tokens are shaded blocks.
@@ -112,7 +112,7 @@ def draw_attention_over_text(
 
 
 def most_focused(weights: Float[Tensor, "latents inputs"], count: int) -> list[int]:
-    """Attention weights → the latents whose attention is the least spread, by its entropy, in their order."""
+    """Maps attention weights to the latents whose attention is the least spread, by its entropy, in their order."""
     return sorted(torch.special.entr(weights.detach().float()).sum(-1).argsort()[:count].tolist())
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def draw_classes(
     image: UInt8[np.ndarray, "height width 3"], names: Sequence[str], probabilities: Sequence[float]
 ) -> Figure:
-    """A picture and its most likely classes → a figure of the picture with a bar chart beside it.
+    """Maps a picture and its most likely classes to a figure of the picture with a bar chart beside it.
 
     Args:
         image: as it was given to be classified.

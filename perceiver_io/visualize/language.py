@@ -31,7 +31,7 @@ _MAX_MASKED_SHOWN = 16
 def draw_masked_text(
     tokens: Int[Tensor, " length"], probabilities: Float[Tensor, "length vocab"], top: int = 5
 ) -> Figure:
-    """A text with masks and the model's predictions → a figure: the text filled in, and each byte's candidates.
+    """Maps a text with masks and the model's predictions to a figure: the text filled in, and each byte's candidates.
 
     Args:
         tokens: what the model read, with MASK (3) at the bytes to predict.
@@ -58,7 +58,7 @@ def draw_masked_text(
 
 
 def split_characters(tokens: Int[Tensor, " length"]) -> list[tuple[str, list[int]]]:
-    """Token ids → the characters of their text, each with the places of its tokens.
+    """Maps token ids to the characters of their text, each with the places of its tokens.
 
     Special tokens are empty strings, bytes that are not UTF-8 are U+FFFD, one for each.
     """
@@ -80,7 +80,7 @@ def split_characters(tokens: Int[Tensor, " length"]) -> list[tuple[str, list[int
 
 
 def wrap(text: ColouredText) -> list[ColouredText]:
-    """A text → lines that fit the figure, broken at spaces."""
+    """Maps a text to lines that fit the figure, broken at spaces."""
     lines: list[ColouredText] = [[]]
     for character, ground in text:
         if character == "\n":

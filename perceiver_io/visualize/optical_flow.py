@@ -22,7 +22,7 @@ def draw_flow(
     frame2: UInt8[np.ndarray, "height width 3"],
     flow: Float[Tensor, "2 height width"],
 ) -> Figure:
-    """Two frames and the motion between them → a figure of all three, with the colour wheel as legend.
+    """Maps two frames and the motion between them to a figure of all three, with the colour wheel as legend.
 
     Raises:
         ImportError: matplotlib is missing; it comes with the `examples` extra.
@@ -45,7 +45,7 @@ def draw_flow(
 
 
 def draw_flow_wheel(max_motion: float = 1.0) -> Figure:
-    """The colours of `flow_to_image` → a figure of the wheel that explains them.
+    """Maps the colours of `flow_to_image` to a figure of the wheel that explains them.
 
     Args:
         max_motion: pixels that have full saturation, as there.

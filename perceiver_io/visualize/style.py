@@ -1,4 +1,4 @@
-"""What all figures have in common."""
+"""Style that all figures share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACCENT = "#1f5fa8"
 
 
 def new_figure(width: int | float, height: int | float) -> Figure:
-    """Width and height in inches → an empty figure that belongs to no window.
+    """Maps width and height in inches to an empty figure that belongs to no window.
 
     Raises:
         ImportError: matplotlib is missing; it comes with the `examples` extra.

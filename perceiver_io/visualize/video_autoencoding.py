@@ -15,7 +15,7 @@ def side_by_side(
     right: UInt8[np.ndarray, "frames height width 3"],
     captions: tuple[str, str] = ("input", "reconstruction"),
 ) -> UInt8[np.ndarray, "frames new_height new_width 3"]:
-    """Two videos → one that shows them beside each other under captions; small ones are enlarged.
+    """Maps two videos to one that shows them beside each other under captions; small ones are enlarged.
 
     Raises:
         ImportError: Pillow is missing; it comes with the `examples` extra.

@@ -33,7 +33,7 @@ Array = NDArray[np.generic]
 
 
 class Transform(Enum):
-    """What happens to a Haiku array on its way."""
+    """Change of a Haiku array on its way."""
 
     NONE = "as it is"
     TRANSPOSE = "linear: [in, out] to [out, in]"

@@ -21,7 +21,7 @@ from perceiver_io.weights.saving import MODEL_FILES, WeightFormat, save_checkpoi
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What one file was converted to."""
+    """Result of a conversion."""
 
     source: Path
     sha256: str

@@ -1,4 +1,4 @@
-"""Where models lie: the tiny ones that come with the library, with their sample inputs, and downloads."""
+"""Places of models: the tiny ones that come with the library, with their sample inputs, and downloads."""
 
 import os
 from pathlib import Path
@@ -71,6 +71,6 @@ def sample(name: str) -> Path:
 
 
 def _folder(installed: str, in_checkout: str | None = None) -> Path:
-    """Where data lies in an installed package (setup.py maps it there) or else in a checkout."""
+    """Folder of data in an installed package (setup.py maps it there) or else in a checkout."""
     folder = _PACKAGE / installed
     return folder if folder.is_dir() else _PACKAGE.parent / (in_checkout or installed)

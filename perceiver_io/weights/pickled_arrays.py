@@ -1,4 +1,4 @@
-"""What a pickled checkpoint may construct: arrays of numbers and mappings, by every name pickles give them.
+"""Things that a pickled checkpoint may construct: arrays of numbers and mappings, by every name pickles give them.
 
 NumPy, JAX and Haiku all pickle an object as "call this function, then hand its result this state". `ADMITTED`
 answers those names with constructors of this module, which hold data and check it. So nothing that a file
@@ -40,7 +40,7 @@ class PickledArray:
         order: Literal["C", "F", "K"],
         axes: Sequence[int] | None = None,
     ) -> PickledArray:
-        """Bytes → the array, C-contiguous and of the machine's byte order.
+        """Maps bytes to the array, C-contiguous and of the machine's byte order.
 
         With order "K" the shape is that of the memory, and `axes` permutes it into the array's.
         """
@@ -65,7 +65,7 @@ class PickledArray:
 
 
 class _Dtype:
-    """A pickled `numpy.dtype` → the dtype of plain numbers it means; NumPy has no bfloat16: it is marked."""
+    """Maps a pickled `numpy.dtype` to the dtype of plain numbers it means; NumPy has no bfloat16: it is marked."""
 
     __slots__ = ("is_bfloat16", "numpy")
 
@@ -146,7 +146,7 @@ def _from_jax(_construct: object, _args: object, state: tuple[Any, ...], _tracin
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2, which has no bytes, spells them."""
+    """Bytes as protocol 2, which has none, spells them."""
     if encoding != "latin1":
         raise PystateError(f"encodes bytes as {encoding!r}; picklers use latin1 alone")
     return text.encode("latin1")

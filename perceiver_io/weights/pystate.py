@@ -1,4 +1,4 @@
-"""A pickled Haiku checkpoint → flat dictionaries of NumPy arrays, without JAX, Haiku or trust in the file.
+"""Maps a pickled Haiku checkpoint to flat dictionaries of NumPy arrays, without JAX, Haiku or trust in the file.
 
 Unpickling usually means importing and calling whatever the file names. Here a name is only looked up in a
 table of our own constructors, and the file is read in two passes: the first walks the pickle's instructions
@@ -27,7 +27,7 @@ __all__ = ["HaikuCheckpoint", "PystateError", "read_pystate"]
 
 @dataclass(frozen=True, kw_only=True)
 class HaikuCheckpoint:
-    """What one file holds, under flat keys `module/path/name`, e.g. `image_preprocessor/~/conv2_d/w`.
+    """Contents of one file, under flat keys `module/path/name`, e.g. `image_preprocessor/~/conv2_d/w`.
 
     The arrays are C-contiguous and of the machine's byte order. Most are read-only: they view the bytes that
     were read, so that a checkpoint is in memory once. bfloat16 arrives as float32, which holds it exactly.
@@ -90,7 +90,7 @@ _OTHER_FORMATS = (
 
 
 def _refuse_other_formats(head: bytes, size: int) -> None:
-    """The first bytes and the size → nothing, or an error that says what the file is."""
+    """Maps the first bytes and the size to nothing, or an error that says what the file is."""
     if size == 0:
         raise PystateError("is empty; download it again")
     for magic, message in _OTHER_FORMATS:
@@ -119,7 +119,7 @@ _TRUNCATED = "is truncated: it ends before its pickle does; download it again"
 
 
 def _refuse_foreign_names(pickled: mmap.mmap) -> None:
-    """The pickle's instructions → nothing, or an error naming the first thing asked for that is not admitted.
+    """Maps the pickle's instructions to nothing, or an error naming the first thing asked for that is not admitted.
 
     Protocol 4 takes a name from the two texts on top of the stack. They count as known only when the last two
     instructions that touched the stack pushed a text or fetched a memoised one, which is what picklers write.
@@ -206,7 +206,7 @@ _OF_TRAINING = ("global_step", "opt_state")
 
 
 def _split(root: object) -> tuple[object, object]:
-    """The unpickled root → (parameters, state), where a file of parameters alone has no state."""
+    """Maps the unpickled root to (parameters, state), where a file of parameters alone has no state."""
     if not isinstance(root, Mapping):
         raise PystateError(f"holds a {_kind(root)}; a Haiku checkpoint is {{module: {{name: array}}}}")
     if "params" not in root:
@@ -218,7 +218,7 @@ def _split(root: object) -> tuple[object, object]:
 
 
 def _flatten(part: str, tree: object) -> dict[str, np.ndarray]:
-    """{module: {name: array}} → {module/name: array}; Haiku's trees have these two levels and no others."""
+    """Maps {module: {name: array}} to {module/name: array}; Haiku's trees have these two levels and no others."""
     if not isinstance(tree, Mapping):
         raise PystateError(f"has a {_kind(tree)} for its {part}; they must be {{module: {{name: array}}}}")
     flat: dict[str, np.ndarray] = {}

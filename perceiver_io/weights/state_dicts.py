@@ -25,7 +25,7 @@ _NESTED = ("model_state_dict", "state_dict", "model", "module")
 
 @dataclass(frozen=True, kw_only=True)
 class StateDictSource:
-    """What a file, or a directory with a `config.json`, holds.
+    """Contents of a file, or of a directory with a `config.json`.
 
     Attributes:
         path: as it was given.

@@ -17,7 +17,7 @@ from perceiver_io.presets import model_from_config
 
 
 class Transform(Enum):
-    """What happens to a tensor of theirs on its way; `inverse` takes ours back."""
+    """Change of a tensor of theirs on its way; `inverse` takes ours back."""
 
     NONE = "as it is"
     ROW = "[1, channels] to [channels]"
@@ -58,7 +58,7 @@ Rows = list[Row]
 
 @dataclass(frozen=True)
 class Table:
-    """How one of their models becomes one of ours.
+    """Rules by which one of their models becomes one of ours.
 
     Attributes:
         rows: the tensors. One of theirs may be named twice, where we keep two of it.
@@ -74,7 +74,7 @@ class Table:
 
 
 class BlockNames(NamedTuple):
-    """What the layers of a block are called: ours, to theirs within the block."""
+    """Maps our names of the layers of a block to theirs within it."""
 
     cross_attention: Mapping[str, str]
     self_attention: Mapping[str, str]

@@ -95,7 +95,7 @@ def _state_dict(file: Path, name: str, config: ModelConfig) -> dict[str, Tensor]
 
 
 def _choose(preset: str, listed: list[Any], folder_url: str) -> Any:
-    """What a folder holds → the entry of the preset's weights."""
+    """Maps what a folder holds to the entry of the preset's weights."""
     released = f"{PurePosixPath(RELEASED[preset]).stem}.pth"
     fitting = []
     for entry in listed:

@@ -123,7 +123,7 @@ def _persist(url: str, partials: _Partials, progress: Progress, wait: Callable[[
 
 
 def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float) -> Path:
-    """One request → the complete partial file."""
+    """Maps one request to the complete partial file."""
     partial = partials.find()
     received = _size(partial)
     headers = {"User-Agent": f"perceiver-io/{__version__}"}
@@ -169,7 +169,7 @@ def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float) 
 
 
 def _unreachable(url: str, error: Exception) -> Exception:
-    """What opening an address raised → what to raise for it."""
+    """Maps what opening an address raised to what to raise for it."""
     reason = getattr(error, "reason", None) or error
     what = f"cannot reach {urlsplit(url).hostname} ({reason})"
     if isinstance(reason, ssl.SSLCertVerificationError):
@@ -195,20 +195,20 @@ def _continues(headers: Message, received: int, version: str) -> bool:
 
 
 def _total(headers: Message) -> int | None:
-    """The headers of an answer → the size of the whole file, if they tell."""
+    """Maps the headers of an answer to the size of the whole file, if they tell."""
     size = headers.get("Content-Range", headers.get("Content-Length", "")).rpartition("/")[2]
     return int(size) if size.isdecimal() else None
 
 
 def _version(headers: Message) -> str:
-    """The headers of an answer → what names this version of the file to the server, or "" if nothing does."""
+    """Maps the headers of an answer to what names this version of the file to the server, or "" if nothing does."""
     etag = headers.get("ETag", "")
     # A weak one says that a version means the same, not that it has the same bytes.
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
 
 class _Partials:
-    """What was received of a file in earlier attempts."""
+    """Part of a file that earlier attempts received."""
 
     def __init__(self, url: str, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What a person sees of a download."""
+"""Progress of a download, as a person sees it."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is remembered of downloads: their hashes; and that one process at a time makes one."""
+"""Records of downloads: their hashes; and a lock, so that one process at a time makes one."""
 
 import hashlib
 import sys
