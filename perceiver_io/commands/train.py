@@ -16,12 +16,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 import perceiver_io
 from perceiver_io.atomic import check_replaceable, new_directory
+from perceiver_io.autoregressive import PerceiverAR
 from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
 from perceiver_io.optional import needs_extra
 from perceiver_io.perceiver import PerceiverIO
@@ -37,6 +38,7 @@ from perceiver_io.training import (
     world,
 )
 from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
+from perceiver_io.training.recipes import AUTOREGRESSIVE_RECIPES, OptimizerName
 from perceiver_io.training.tasks import Material, Task
 from perceiver_io.visualize import draw_loss_curve
 from perceiver_io.weights.locations import find_model
@@ -44,7 +46,7 @@ from perceiver_io.weights.saving import MODEL_FILES, save_checkpoint
 
 EXAMPLE = "perceiver-io train image_classification --from imagenet-conv --data MY_PICTURES --freeze-encoder"
 
-TASKS = ("language", "image_classification", "optical_flow", "video_autoencoding")
+TASKS = ("language", "image_classification", "optical_flow", "video_autoencoding", "autoregressive")
 NOTES_FILE, CURVE_FILE = "training.json", "loss.png"
 
 # Reading data that takes longer than this is told of, in seconds.
@@ -122,7 +124,7 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
     ):
         recipe.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
     recipe.add_argument(
-        "--optimizer", choices=["lamb", "adamw", "muon"], default=argparse.SUPPRESS, help="of the updates"
+        "--optimizer", choices=get_args(OptimizerName), default=argparse.SUPPRESS, help="of the updates"
     )
     recipe.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     machine = parser.add_argument_group("machine")
@@ -184,8 +186,11 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
     torch.manual_seed(arguments.seed)
     with _notice_if_long(f"reading {arguments.data or 'what is learned from'} …"):
         model, material = _model_and_material(task, arguments)
-    model.encoder.gradient_checkpointing = arguments.gradient_checkpointing
+    checkpointed = model if isinstance(model, PerceiverAR) else model.encoder
+    checkpointed.gradient_checkpointing = arguments.gradient_checkpointing
     if arguments.freeze_encoder:
+        if isinstance(model, PerceiverAR):
+            raise ValueError("--freeze-encoder has no encoder to freeze in a PerceiverAR; leave it out")
         freeze_encoder(model)
     recipe = _recipe(task, arguments)
     trainer = Trainer(
@@ -250,7 +255,7 @@ def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
         raise ValueError("only --tiny has data of its own; name what to learn from with --data PATH")
 
 
-def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO, Material]:
+def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO | PerceiverAR, Material]:
     if arguments.source is None:
         tiny = task.tiny if arguments.tiny else None
         prepare = tiny.prepare if tiny else task.prepare
@@ -279,7 +284,7 @@ def _recipe(task: Task, arguments: argparse.Namespace) -> Recipe:
     if arguments.source is not None:
         recipe = task.fine_tuning_recipe
     elif arguments.preset:
-        recipe = PAPER_RECIPES[arguments.preset]
+        recipe = (PAPER_RECIPES | AUTOREGRESSIVE_RECIPES)[arguments.preset]
     else:
         assert task.tiny is not None
         recipe = task.tiny.recipe

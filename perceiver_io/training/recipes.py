@@ -7,11 +7,18 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from perceiver_io.training.clipped_adam import ClippedAdam
 from perceiver_io.training.lamb import Lamb, decay_groups
 from perceiver_io.training.muon import Muon, muon_groups
-from perceiver_io.training.schedules import Schedule, flat_then_cosine, stepwise, warmup_then_cosine
+from perceiver_io.training.schedules import (
+    Schedule,
+    flat_then_cosine,
+    stepwise,
+    warmup_then_cosine,
+    warmup_then_flat,
+)
 
-OptimizerName = Literal["lamb", "adamw", "muon"]
+OptimizerName = Literal["lamb", "adamw", "muon", "adam"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,8 @@ class Recipe:
         batch_size: examples of an update, over all processes and micro-batches.
         learning_rate: the highest.
         weight_decay: of all parameters but biases and norms.
-        optimizer: see `Lamb`; "adamw" is PyTorch's, with its defaults; see `Muon`.
+        optimizer: see `Lamb`; "adamw" is PyTorch's, with its defaults; see `Muon`; "adam" is `ClippedAdam`, which has
+            no decay of weights.
         lead: what comes before the cosine: a constant rate, or a rise from 0.
         lead_steps: how long.
 
@@ -45,6 +53,10 @@ class Recipe:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate ({self.learning_rate}) must be positive")
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay ({self.weight_decay}) must be 0 with optimizer 'adam'; 'adamw' decays weights"
+            )
         for name, choices in (("optimizer", get_args(OptimizerName)), ("lead", ("flat", "warmup"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of {', '.join(choices)}")
@@ -58,6 +70,8 @@ class Recipe:
         """Maps a model to its optimiser at the highest rate."""
         if self.optimizer == "muon":
             return Muon(muon_groups(model, self.weight_decay), lr=self.learning_rate)
+        if self.optimizer == "adam":
+            return ClippedAdam(model.parameters(), lr=self.learning_rate)
         groups = decay_groups(model, self.weight_decay)
         if self.optimizer == "lamb":
             return Lamb(groups, lr=self.learning_rate)
@@ -92,6 +106,28 @@ class SteppedRecipe(Recipe):
         return stepwise(self.num_steps, self.drops_at)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlatThenCosineRecipe(Recipe):
+    """A recipe whose rate rises, stays, and falls at the end.
+
+    Args:
+        flat_until: step at which half a cosine to the end of the run begins; `num_steps` for none.
+    """
+
+    flat_until: int
+
+    def with_steps(self, num_steps: int) -> "FlatThenCosineRecipe":
+        """The recipe at another length; its parts keep their shares."""
+        share = num_steps / self.num_steps
+        lead_steps, flat_until = round(self.lead_steps * share), round(self.flat_until * share)
+        return replace(self, num_steps=num_steps, lead_steps=lead_steps, flat_until=flat_until)
+
+    def schedule(self) -> Schedule:
+        """Maps a step to the factor of the highest rate."""
+        rise, fall = warmup_then_flat(self.lead_steps), flat_then_cosine(self.num_steps, self.flat_until)
+        return lambda step: rise(step) * fall(step)
+
+
 # The reference's script: 110 epochs of 1,281,167 pictures.
 _IMAGENET = Recipe(
     num_steps=137_625, batch_size=1024, learning_rate=2e-3, weight_decay=0.1, lead="flat", lead_steps=68_812
@@ -108,6 +144,37 @@ PAPER_RECIPES: dict[str, Recipe] = {
     "optical-flow": Recipe(num_steps=375_000, batch_size=512, learning_rate=4e-4, weight_decay=0.1),
     # The paper leaves optimiser, length, schedule and weight decay open; these are ImageNet's.
     "video-autoencoding": replace(_IMAGENET, learning_rate=1e-3),
+}
+
+# Perceiver AR's, by preset. What the reference leaves open of "ar-default", the batch size, is ImageNet's.
+AUTOREGRESSIVE_RECIPES: dict[str, Recipe] = {
+    "ar-copy-131k": FlatThenCosineRecipe(
+        num_steps=25_000,
+        batch_size=4096,
+        learning_rate=3e-4,
+        weight_decay=0.0,
+        optimizer="adam",
+        lead_steps=1000,
+        flat_until=1000,
+    ),
+    "ar-imagenet64": FlatThenCosineRecipe(
+        num_steps=750_000,
+        batch_size=2048,
+        learning_rate=3e-4,
+        weight_decay=0.0,
+        optimizer="adam",
+        lead_steps=10_000,
+        flat_until=700_000,
+    ),
+    "ar-default": FlatThenCosineRecipe(
+        num_steps=1_000_000,
+        batch_size=2048,
+        learning_rate=3e-4,
+        weight_decay=0.0,
+        optimizer="adam",
+        lead_steps=10_000,
+        flat_until=1_000_000,
+    ),
 }
 
 # Classifiers pretrained on other pictures, on ImageNet; the paper's with convolutions took a tenth of the rate.

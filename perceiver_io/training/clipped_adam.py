@@ -1,0 +1,55 @@
+"""Adam as Perceiver AR trains with it: all gradients together are first scaled down to a norm."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perceiver_io.training.lamb import global_norm
+
+
+class ClippedAdam(torch.optim.Adam):
+    """Adam on gradients that are scaled down where their norm, over all parameters, is above `max_norm`.
+
+    Source: the reference's `optax.clip_by_global_norm`, then `optax.scale_by_adam`. With a summed loss the norm always
+    is above, so that each step counts alike.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        max_norm: of the gradients; None for any.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        max_norm: float | None = 1.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        self.max_norm = max_norm
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Updates the parameters; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.max_norm is not None:
+            clip_([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None], self.max_norm)
+        super().step()
+        return loss
+
+
+def clip_(gradients: list[Tensor], max_norm: float) -> None:
+    """Scales gradients down, in place, where the norm of all of them is above `max_norm`."""
+    if gradients:
+        scale = (max_norm / global_norm(gradients)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale.to(gradient.device))
