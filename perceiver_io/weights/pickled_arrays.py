@@ -20,6 +20,11 @@ class PystateError(ValueError):
     """A checkpoint file that cannot be read, or that asks for more than a checkpoint needs."""
 
 
+# As many as NumPy allows.
+_MOST_AXES = 64
+_LONGEST_AXIS = 2**40
+
+
 class PickledArray:
     """One array of numbers, whichever of NumPy's and JAX's constructors the pickle calls for it."""
 
@@ -46,6 +51,11 @@ class PickledArray:
         """
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray):
             raise PystateError("holds an array that is not made of the bytes of numbers; nothing else is read")
+        is_shape = isinstance(shape, tuple) and len(shape) <= _MOST_AXES
+        if not is_shape or not all(type(size) is int and 0 <= size <= _LONGEST_AXIS for size in shape):
+            raise PystateError(
+                f"holds an array of {len(data)} bytes whose shape ({repr(shape)[:100]}) is not a tuple of sizes"
+            )
         expected = math.prod(shape) * dtype.numpy.itemsize
         if len(data) != expected:
             raise PystateError(f"holds an array of {len(data)} bytes; shape {shape} and {dtype.numpy} need {expected}")

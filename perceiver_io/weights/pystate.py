@@ -115,6 +115,9 @@ _GETS = {"GET", "BINGET", "LONG_BINGET"}
 _TEXTS = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _OUTSIDE = {"PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
 _LONGEST_NAME = 256
+# Tuples, and what is made of them, that count as nested in what they are hashed for.
+_NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD"}
+_MOST_NESTED = 10_000
 _TRUNCATED = "is truncated: it ends before its pickle does; download it again"
 
 
@@ -126,6 +129,7 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
     A file that arrives at a name in any other way hides it, and is refused for that.
     """
     memo: dict[int, str | None] = {}
+    sizes = _Sizes()
     below: str | None = None  # the two topmost entries of the stack, where they are known to be texts
     top: str | None = None
     argument: Any
@@ -143,7 +147,9 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
                 if index > count:  # picklers count up; the unpickler would allocate all below the index
                     raise PystateError(f"memoises object {index} in step {count}, which no pickler does")
                 memo[index] = top
+                sizes.put(index)
                 continue
+            sizes.follow(opcode, argument)
 
             pushed: str | None = None
             if kind in _GETS:
@@ -167,6 +173,51 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
         if pickled[:1] == b"\x80" and pickled.tell() >= len(pickled):
             raise PystateError(_TRUNCATED) from error
         raise PystateError(f"is not a pickle ({error}); give a .pystate or .pickle file") from error
+
+
+class _Sizes:
+    """How large the tuples on a pickle's stack are, with all that they hold, and that again.
+
+    A few hundred bytes can nest tuples so that comparing or hashing one takes for ever, or ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, int] = {}
+
+    def put(self, index: int) -> None:
+        """Follows an instruction that memoises what is on top."""
+        self._memo[index] = self._stack[-1] if self._stack else 1
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Follows any other instruction.
+
+        Raises:
+            PystateError: if a tuple becomes too large.
+        """
+        if opcode.name == "MARK":
+            self._marks.append(len(self._stack))
+            return
+        before, after = opcode.stack_before, opcode.stack_after
+        if pickletools.markobject in before:
+            start = self._marks.pop() if self._marks else 0
+            start -= before.index(pickletools.markobject)
+        else:
+            start = len(self._stack) - len(before)
+        taken = self._stack[max(start, 0) :]
+        del self._stack[max(start, 0) :]
+        size = 1 + sum(taken) if opcode.name in _NESTING else 1
+        if opcode.name in _GETS:
+            size = self._memo.get(argument, 1)
+        if size > _MOST_NESTED:
+            raise PystateError(f"nests more than {_MOST_NESTED:,} tuples in one, which no checkpoint does; refused")
+        if opcode.name == "DUP":
+            self._stack.extend(taken * 2)
+        elif opcode.name in {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}:
+            self._stack.extend(taken[:1])
+        else:
+            self._stack.extend([size] * len(after))
 
 
 def _refuse_unless_admitted(module: str, name: str) -> None:

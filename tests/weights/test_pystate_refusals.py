@@ -288,3 +288,24 @@ def test_no_damage_raises_anything_else(data: st.DataObject, protocol: int, tmp_
     except PystateError:
         return
     assert all(isinstance(leaf, np.ndarray) for leaf in checkpoint.params.values())
+
+
+def _doubled(depth: int) -> bytes:
+    """Tuples of a tuple and itself again: 2**depth in all."""
+    return b"K\x01\x85" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(depth))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02}" + _doubled(60) + b"K\x01s.",  # as a key, it would be hashed
+        b"\x80\x02}" + b"K\x01" + b"\x85" * 100_000 + b"K\x01s.",
+        b"\x80\x02}X\x01\x00\x00\x00a}X\x01\x00\x00\x00b" + _doubled(60) + b"ss.",
+        b"\x80\x02}(" + b"K\x01" * 20_000 + b"tK\x01s.",
+    ],
+)
+def test_tuples_that_would_take_for_ever_are_refused(program: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pystate"
+    path.write_bytes(program)
+    with pytest.raises(PystateError, match="nests more than 10,000 tuples in one"):
+        read_pystate(path)

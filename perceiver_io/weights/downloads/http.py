@@ -160,7 +160,14 @@ def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float) 
         with partial.open("ab" if received else "wb") as file:
             progress.show(received, total)
             for chunk in _chunks(response, url):
-                file.write(chunk)
+                try:
+                    file.write(chunk)
+                except OSError as error:  # no room: a part that cannot be continued is of no use
+                    partial.unlink(missing_ok=True)
+                    raise OSError(
+                        f"{partial} cannot be written after {received:,} bytes ({error.strerror}); make room, or "
+                        "choose another place with PERCEIVER_IO_CACHE"
+                    ) from error
                 received += len(chunk)
                 progress.show(received, total)
     if total is not None and received != total:

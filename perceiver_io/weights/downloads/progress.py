@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from perceiver_io.terminal import one_line
+
 
 class Progress:
     """Shows nothing; the base of those that do."""
@@ -36,7 +38,7 @@ class ProgressLines(Progress):
 
     def note(self, line: str) -> None:
         """Prints the line to stderr."""
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)
 
 
 class ProgressBar(Progress):
@@ -52,7 +54,7 @@ class ProgressBar(Progress):
 
     def note(self, line: str) -> None:
         """Prints the line above the bar."""
-        self.bar.write(line, file=sys.stderr)
+        self.bar.write(one_line(line), file=sys.stderr)
 
 
 @contextmanager
