@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Command(Protocol):
-    """Interface of a module of this package.
+    """The parts of a module of this package.
 
     Attributes:
         __doc__: its first line is the command's line in `perceiver-io --help`; all of it is shown by its own `--help`.
@@ -20,7 +20,7 @@ class Command(Protocol):
         """Adds the command's options; `--json` and `--debug` are there already."""
 
     def run(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """Does the work; returns what `--json` prints. Progress and notices go to stderr.
+        """Does the work and returns what `--json` prints. Progress and notices go to stderr.
 
         Raises:
             ValueError, OSError, ImportError: what the user can mend; the message is one line.

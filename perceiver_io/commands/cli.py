@@ -6,20 +6,28 @@ Each subcommand is a module of `perceiver_io.commands`, which says what it has t
 import argparse
 import importlib
 import json
+import os
 import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn, cast
 
+import torch
+
 from perceiver_io.commands import Command
+from perceiver_io.terminal import one_line, printable
 from perceiver_io.version import __version__
 
 COMMANDS = ("demo", "mlm", "classify", "flow", "video", "train", "download", "convert", "export", "info")
 
+# A text filled in may be as long as a model reads, with [MASK] for each byte.
+_LONGEST_LINE = 20_000
 # What the user can mend. Anything else is a mistake of ours and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError)
 
@@ -28,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {_one_line(message)}; see {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,11 +45,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for anything that the user can put right, or 130 after an interruption.
     """
-    if argv is None:
-        # Whoever ends us gets the same tidying up as Ctrl-C, and no name of a file is too odd to print.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
-    words = sys.argv[1:] if argv is None else list(argv)
+    if argv is not None:
+        return _run(list(argv))
+    # Whoever ends us gets the same tidying up as Ctrl-C, and no name of a file is too odd to print.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us; files of ours must not take its place
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
+    # What Pillow says of odd pictures is an error of ours, or does not matter.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    code = _run(sys.argv[1:])
+    with _closed_pipes(), reported_errors():
+        sys.stdout.flush()
+    return code
+
+
+def _run(words: list[str]) -> int:
     command = next((word for word in words if word not in ("--json", "--debug")), None)
     if command in COMMANDS:
         words.remove(command)
@@ -79,10 +99,11 @@ def run_module(module: Command, argv: Sequence[str] | None, prog: str) -> int:
     parser.set_defaults(command_line=shlex.join([*prog.split(), *words]))
     arguments = parser.parse_args(words)
     try:
-        with reported_errors(arguments.debug):
+        with _closed_pipes(), reported_errors(arguments.debug):
             result = module.run(arguments)
             # NaN is not JSON, and no result that anyone wants.
-            print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else module.describe(result))
+            print(json.dumps(result, indent=2, allow_nan=False) if arguments.json else _shown(module.describe(result)))
+            sys.stdout.flush()
     except SystemExit as ended:
         return cast(int, ended.code)
     # A command may have a verdict, which scripts read from the exit code.
@@ -91,7 +112,7 @@ def run_module(module: Command, argv: Sequence[str] | None, prog: str) -> int:
 
 @contextmanager
 def reported_errors(debug: bool = False) -> Iterator[None]:
-    """Turns errors that a user can mend into one line and exit code 2, and an interruption into exit code 130.
+    """Turns errors that a user can mend into one line and exit code 2, an interruption into exit code 130.
 
     Args:
         debug: print the traceback too.
@@ -101,22 +122,50 @@ def reported_errors(debug: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except _USER_ERRORS as error:
+    except BrokenPipeError:
+        raise  # nobody reads what we print
+    except (*_USER_ERRORS, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
         if debug:
             traceback.print_exc()
-        print(f"error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        lacks = "" if isinstance(error, _USER_ERRORS) else "there is not enough memory; give less at once: "
+        print(f"error: {lacks}{one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt as interruption:
-        print(_one_line(str(interruption)) or "interrupted", file=sys.stderr)
+        print(one_line(str(interruption)) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from interruption
 
 
-def _one_line(text: str) -> str:
-    """Maps text to one line without control characters, which names of files can have."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in " ".join(text.split())
-    )
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def _closed_pipes() -> Iterator[None]:
+    """Ends the program quietly, as others end by SIGPIPE, if whoever read its output has stopped to.
+
+    Raises:
+        SystemExit: 141 in that case; 2 if the output cannot be written otherwise.
+    """
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        # What is left in the buffer would be complained of at the very end.
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(141) from error
+        raise
+
+
+def _shown(text: str) -> str:
+    """Maps a result to what a terminal shows of it: printable, and no line longer than a screen."""
+    lines = (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in text.split("\n"))
+    return printable("\n".join(lines))
 
 
 def _overview() -> _Parser:

@@ -36,6 +36,8 @@ PICTURES = tuple(f"digit_{digit}.png" for digit in (2, 3, 5, 6, 8, 9))
 FRAMES, MOTION = ("textures_1.png", "textures_2.png"), "textures.flo"
 VIDEO, VIDEO_CLIPS = "moving_shape.mp4", 4
 PAGE = "index.html"
+# In the page's head.
+MARK = b"<title>Perceiver IO: four tasks</title>"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +60,10 @@ class _Part(NamedTuple):
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Maps parsed arguments to what each model found, and the files written.
+    """Runs each model, and writes the page with what it found.
 
     Raises:
+        FileExistsError: the directory holds files of these names that no demo wrote.
         ValueError, OSError, ImportError: what the user can mend.
     """
     started = time.perf_counter()
@@ -78,11 +81,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         (folder / PAGE).write_text(html, encoding="utf-8")
         files = sorted(file.name for file in folder.iterdir())
+        _check_kept(arguments.output, files)
     return {
         "page": str(arguments.output / PAGE),
         **{part.section.anchor: part.result for part in parts},
         "files": [str(arguments.output / name) for name in files],
     }
+
+
+def _check_kept(directory: Path, files: list[str]) -> None:
+    """Checks that nothing is replaced but what a demo wrote.
+
+    Raises:
+        FileExistsError: something else would be.
+    """
+    page = directory / PAGE
+    if page.is_file() and MARK in page.read_bytes()[:2000]:
+        return
+    for path in (directory / name for name in files):
+        if path.is_file():
+            raise FileExistsError(f"{path} is there already, and no demo wrote it; choose another --output")
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -106,13 +124,16 @@ def _text(folder: Path, device: str) -> _Part:
 def _images(folder: Path, device: str) -> _Part:
     model, processor = classify.load(classify.BUNDLED, device)
     pictures = [load_image(sample(name)) for name in PICTURES]
-    predictions = classify.predict(model, processor, pictures)
+    predictions = [classify.predict(model, processor, processor(picture)) for picture in pictures]
+    charts = [f"image_{number}.png" for number in range(1, len(pictures) + 1)]
+    for picture, prediction, chart in zip(pictures, predictions, charts, strict=True):
+        classify.write(picture, prediction, folder / chart)
     section = Section(
         "images",
         "Images named",
         "Handwritten digits that the model did not see in training, and what it takes them for.",
         classified_pictures(pictures, predictions),
-        _facts(classify.BUNDLED, model, classify.write(pictures, predictions, folder / "image.png")),
+        _facts(classify.BUNDLED, model, charts),
     )
     classes = [[one._asdict() for one in prediction] for prediction in predictions]
     return _Part(section, dict(zip(PICTURES, classes, strict=True)))

@@ -32,7 +32,7 @@ class Section(NamedTuple):
     Attributes:
         anchor: its name in the address.
         title: its heading.
-        lead: what one sees, as HTML.
+        lead: a description of the result, as HTML.
         body: the result, as HTML.
         facts: about the model and the files, as HTML.
     """
@@ -45,7 +45,7 @@ class Section(NamedTuple):
 
 
 def page(summary: str, sections: Sequence[Section], examples: Sequence[str], versions: str) -> str:
-    """Maps sections to the whole page.
+    """Joins sections to the whole page.
 
     Args:
         summary: of what was done.
@@ -74,7 +74,7 @@ def facts(model: str, parameters: int, files: Sequence[str]) -> str:
 
 
 def filled_text(prediction: mlm.Prediction) -> str:
-    """Maps a text with its masks filled in to HTML: as the model read it, as it filled it, and the candidates."""
+    """Shows a text with its masks filled in: as the model read it, as it filled it, and the candidates."""
     tokenizer = BytesTokenizer()
     masked = prediction.tokens == tokenizer.mask_token
     filled = torch.where(masked, prediction.probabilities.argmax(-1), prediction.tokens)
@@ -106,7 +106,7 @@ def _candidate(candidate: ClassProbability) -> str:
 def classified_pictures(
     pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], predictions: Sequence[Sequence[ClassProbability]]
 ) -> str:
-    """Maps pictures and their likeliest classes to HTML."""
+    """Shows pictures and their likeliest classes."""
     cards = (
         f'<div class="card">{_picture(picture, f"picture {number}")}{_bars(classes)}</div>'
         for number, (picture, classes) in enumerate(zip(pictures, predictions, strict=True), start=1)
@@ -115,7 +115,7 @@ def classified_pictures(
 
 
 def _bars(classes: Sequence[ClassProbability]) -> str:
-    """Maps the likeliest classes to a list of them with bars."""
+    """Shows the likeliest classes as a list with bars."""
     items = (
         f'<li><span class="name">{escape(name)}</span><span class="share">{share:.1%}</span>'
         f'<span class="bar" style="--share:{share:.3f}"></span></li>'
@@ -130,7 +130,7 @@ def flow_panels(
     flow: Float[Tensor, "2 height width"],
     truth: Float[Tensor, "2 height width"],
 ) -> str:
-    """Maps two frames, the motion that was found, and the true one to HTML, with the colours' legend."""
+    """Shows two frames, the motion that was found, and the true one, with the colours' legend."""
     fastest = float(torch.cat([flow, truth], dim=1).norm(dim=0).max())
     fastest = fastest or 1.0  # nothing moves
     panels = (
@@ -168,7 +168,7 @@ def joined(prediction: video.Prediction) -> UInt8[np.ndarray, "frames height wid
 
 
 def rebuilt_video(prediction: video.Prediction, mp4: bytes, original_wav: bytes, rebuilt_wav: bytes) -> str:
-    """Maps a video and what the model made of it to HTML: players, both sounds as curves, a strip of each clip.
+    """Shows a video and how the model rebuilt it: players, both sounds as curves, a strip of each clip.
 
     Args:
         mp4: of the `joined` frames and the rebuilt sound.
@@ -205,7 +205,7 @@ def _sound(caption: str, wav: bytes) -> str:
 
 
 def _waves(prediction: video.Prediction) -> str:
-    """Maps the first moments of both sounds to a drawing of them."""
+    """Draws the first moments of both sounds."""
     curves = (("original", prediction.sound[:, 0]), ("rebuilt", prediction.rebuilt_sound[:, 0]))
     lines = (
         f'<polyline class="{name}" points="'

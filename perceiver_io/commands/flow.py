@@ -11,11 +11,19 @@ from torch import Tensor
 
 from perceiver_io import OpticalFlowPerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model, progress
+from perceiver_io.commands.models import (
+    add_model_arguments,
+    check_finite,
+    device_of,
+    load_model,
+    model_lines,
+    model_notes,
+    progress,
+)
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import load_image, write_flo
 from perceiver_io.processors import FlowProcessor, FramePairs
-from perceiver_io.visualize import draw_flow
+from perceiver_io.visualize import draw_flow, save_figure
 from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io flow --frames frame_1.png frame_2.png"
@@ -38,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Maps parsed arguments to how far the pixels move, and the files written.
+    """Computes how far the pixels move, and writes it.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -52,11 +60,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with new_files(path.parent) as folder:
         flow = predict(load(arguments.checkpoint, arguments.device), pair)
         files = write(first, second, flow, folder / path.name)
-    return {**result(flow), "files": [str(path.parent / file) for file in files]}
+    return {**model_notes(arguments.checkpoint), **result(flow), "files": [str(path.parent / file) for file in files]}
 
 
 def load(checkpoint: str, device: str) -> OpticalFlowPerceiver:
-    """The model of a checkpoint.
+    """Loads the model of a checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: no such model, a damaged one or one of another kind, or no such device.
@@ -79,7 +87,7 @@ def predict(model: OpticalFlowPerceiver, pair: FramePairs) -> Float[Tensor, "2 h
 def write(first: Frame, second: Frame, flow: Float[Tensor, "2 height width"], path: Path) -> list[str]:
     """Writes the picture of a flow, and beside it the flow as a table; returns their names."""
     table = path.with_suffix(".flo")
-    draw_flow(first, second, flow).savefig(path)
+    save_figure(draw_flow(first, second, flow), path)
     write_flo(table, flow)
     return [path.name, table.name]
 
@@ -97,7 +105,8 @@ def result(flow: Float[Tensor, "2 height width"]) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """Maps what `run` returned to what a person reads."""
-    lines = [f"motion in pixels: mean {result['mean_motion']:.2f}, fastest {result['fastest_motion']:.2f}"]
+    lines = model_lines(result)
+    lines += [f"motion in pixels: mean {result['mean_motion']:.2f}, fastest {result['fastest_motion']:.2f}"]
     if not result["fastest_motion"]:
         lines.append("no motion anywhere: the last layer of an untrained flow model is zero")
     return "\n".join([*lines, files_line(result["files"])])

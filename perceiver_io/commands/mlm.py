@@ -11,12 +11,20 @@ from torch import Tensor
 
 from perceiver_io import LanguagePerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.commands.models import add_model_arguments, check_finite, device_of, load_model
+from perceiver_io.commands.models import (
+    add_model_arguments,
+    check_finite,
+    device_of,
+    load_model,
+    model_lines,
+    model_notes,
+)
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import read_text
+from perceiver_io.media.border import writing
 from perceiver_io.processors import FilledText, TextProcessor
-from perceiver_io.processors.language import MASK
-from perceiver_io.visualize import draw_masked_text
+from perceiver_io.processors.language import MASK, occurrences
+from perceiver_io.visualize import draw_masked_text, save_figure
 from perceiver_io.weights.locations import sample
 
 EXAMPLE = "perceiver-io mlm --text 'Return the name of [MASK][MASK][MASK] file.'"
@@ -24,7 +32,7 @@ BUNDLED = "tiny-language"
 
 
 class Prediction(NamedTuple):
-    """A model's answer to a text.
+    """A text as a model filled it in.
 
     Attributes:
         tokens: what it read, [length].
@@ -54,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Maps parsed arguments to the text filled in, and the files written.
+    """Fills in a text, and writes it.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -68,7 +76,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         model, processor = load(arguments.checkpoint, arguments.device)
         prediction = predict(model, processor, text, arguments.mask)
         files = write(prediction, folder / path.name)
-    return {**result(prediction), "files": [str(path.parent / file) for file in files]}
+    return {
+        **model_notes(arguments.checkpoint),
+        **result(prediction),
+        "files": [str(path.parent / file) for file in files],
+    }
 
 
 def check_masked(text: str, phrases: Sequence[str]) -> None:
@@ -78,14 +90,14 @@ def check_masked(text: str, phrases: Sequence[str]) -> None:
         ValueError: a phrase that is not in the text, or nothing to mask.
     """
     for phrase in phrases:
-        if not phrase or phrase not in text:
+        if not occurrences(text, phrase):
             raise ValueError(f"--mask {phrase!r} is not in the text; give a part of it, letter by letter")
     if not phrases and MASK not in text:
         raise ValueError(f"nothing is masked; name a part of the text with --mask, or write {MASK} for a byte")
 
 
 def load(checkpoint: str, device: str) -> tuple[LanguagePerceiver, TextProcessor]:
-    """The model of a checkpoint and its processor.
+    """Loads the model of a checkpoint, and makes its processor.
 
     Raises:
         FileNotFoundError, ValueError: no such model, a damaged one or one of another kind, or no such device.
@@ -96,7 +108,7 @@ def load(checkpoint: str, device: str) -> tuple[LanguagePerceiver, TextProcessor
 
 @torch.inference_mode()
 def predict(model: LanguagePerceiver, processor: TextProcessor, text: str, phrases: Sequence[str]) -> Prediction:
-    """Maps text with masks, or with phrases to mask to what the model makes of it.
+    """Fills in a text with masks, or with phrases to mask.
 
     Raises:
         ValueError: the masks lie too far apart, or the model's output is not finite.
@@ -113,14 +125,15 @@ def predict(model: LanguagePerceiver, processor: TextProcessor, text: str, phras
 def write(prediction: Prediction, path: Path) -> list[str]:
     """Writes the picture, unless `path` is a text file, and the text; returns their names."""
     if path.suffix != ".txt":
-        draw_masked_text(prediction.tokens, prediction.probabilities).savefig(path)
+        save_figure(draw_masked_text(prediction.tokens, prediction.probabilities), path)
     text = path.with_suffix(".txt")
-    text.write_text(_report(result(prediction)) + "\n", encoding="utf-8")
+    with writing(text) as temporary:
+        temporary.write_text(_report(result(prediction)) + "\n", encoding="utf-8")
     return list(dict.fromkeys([path.name, text.name]))
 
 
 def result(prediction: Prediction) -> dict[str, Any]:
-    """Maps what the model makes of a text to what JSON can hold."""
+    """Maps a text filled in to what JSON can hold."""
     return {
         "masked": prediction.text.masked.strip(),
         "filled": prediction.text.filled.strip(),
@@ -133,7 +146,7 @@ def result(prediction: Prediction) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """Maps what `run` returned to what a person reads."""
-    return f"{_report(result)}\n{files_line(result['files'])}"
+    return "\n".join([*model_lines(result), _report(result), files_line(result["files"])])
 
 
 def _report(result: dict[str, Any]) -> str:

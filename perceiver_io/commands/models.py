@@ -1,7 +1,9 @@
-"""Which model a command uses: its options, and the model that they name."""
+"""The model of a command: its options, the model that they name, and how it is told which that was."""
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,9 +12,31 @@ from torch import Tensor, nn
 import perceiver_io
 from perceiver_io.optional import needs_extra
 from perceiver_io.processors import read_class_names
+from perceiver_io.terminal import LONGEST_NAME, one_line
 from perceiver_io.weights.locations import find_model
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_FETCH = "perceiver-io download {0}, then add --checkpoint {0}"
+# What the small models know, and how to get one that knows more.
+_BUNDLED = {
+    "tiny-language": (
+        "knows a little of the English of Python's documentation",
+        f"for other texts: {_FETCH.format('language')}",
+    ),
+    "tiny-image-classification": (
+        "knows handwritten digits, and takes every picture for one",
+        f"for photographs: {_FETCH.format('imagenet-conv')}",
+    ),
+    "tiny-optical-flow": (
+        "knows textures that move by up to 6 pixels",
+        f"for films: {_FETCH.format('optical-flow')}",
+    ),
+    "tiny-video-autoencoding": (
+        "knows drawn shapes that glide and hum",
+        f"for films: {_FETCH.format('video-autoencoding')}",
+    ),
+}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, bundled: str) -> None:
@@ -41,7 +65,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(checkpoint: str, device: str, kind: type[Model]) -> Model:
-    """The model of `--checkpoint`, on `--device` and ready to predict.
+    """Loads the model of `--checkpoint`, on `--device` and ready to predict.
 
     Args:
         kind: of model that the command needs.
@@ -61,7 +85,7 @@ def load_model(checkpoint: str, device: str, kind: type[Model]) -> Model:
 
 
 def class_names(checkpoint: str) -> tuple[str, ...] | None:
-    """The class names that come with the model of `--checkpoint`, if any.
+    """Reads the class names that come with the model of `--checkpoint`, if any.
 
     Raises:
         ValueError: the file that should hold them is damaged.
@@ -69,8 +93,25 @@ def class_names(checkpoint: str) -> tuple[str, ...] | None:
     return read_class_names(find_model(checkpoint))
 
 
+def model_notes(checkpoint: str) -> dict[str, str | None]:
+    """Says which model a command used; of one that comes with the library, what it knows, and how to get another.
+
+    Returns:
+        For the result of a command: "checkpoint", and "knows" and "instead", which are None for other models.
+    """
+    knows, instead = _BUNDLED.get(checkpoint, (None, None)) if not Path(checkpoint).is_dir() else (None, None)
+    return {"checkpoint": checkpoint, "knows": knows, "instead": instead}
+
+
+def model_lines(result: dict[str, Any]) -> list[str]:
+    """Maps what `model_notes` says to the lines for a person."""
+    if result["knows"] is None:
+        return [f"model: {one_line(result['checkpoint'], LONGEST_NAME)}"]
+    return [f"model: {result['checkpoint']}, a small one that {result['knows']}", f"  {result['instead']}"]
+
+
 def device_of(model: nn.Module) -> torch.device:
-    """Device of a model's parameters."""
+    """The device of a model's parameters."""
     return next(model.parameters()).device
 
 
@@ -86,11 +127,13 @@ def check_finite(output: Tensor) -> Tensor:
 
 
 def progress(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A progress bar on stderr for a model's `progress` argument.
+    """Makes a progress bar for a model's `progress` argument: on stderr if that is a terminal, else none.
 
     Raises:
         ImportError: tqdm is missing; it comes with the `examples` extra.
     """
+    if not sys.stderr.isatty():
+        return lambda steps: steps
     with needs_extra("the progress bar"):
         from tqdm import tqdm
     return lambda steps: tqdm(steps, desc=description, leave=False)

@@ -1,9 +1,11 @@
-"""Files that a command writes, and the lines that tell of them."""
+"""The results of a command: the files that they go to, and how they are told."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from perceiver_io.terminal import LONGEST_NAME, one_line
 
 
 def add_output_argument(parser: argparse.ArgumentParser) -> None:
@@ -61,8 +63,8 @@ def check_results(
 
 
 def classes_lines(classes: Sequence[dict[str, Any]]) -> list[str]:
-    """Maps likeliest classes to a line for each."""
-    return [f"{one['probability']:6.1%}  {one['name']}" for one in classes]
+    """Maps the likeliest classes to a line for each."""
+    return [f"{one['probability']:6.1%}  {one_line(one['name'], LONGEST_NAME)}" for one in classes]
 
 
 def files_line(files: Sequence[str]) -> str:

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from perceiver_io import VideoAutoencodingPerceiver
 from perceiver_io.atomic import new_files
-from perceiver_io.commands.models import add_model_arguments, check_finite, class_names, device_of, load_model, progress
+from perceiver_io.commands.models import (
+    add_model_arguments,
+    check_finite,
+    class_names,
+    device_of,
+    load_model,
+    model_lines,
+    model_notes,
+    progress,
+)
 from perceiver_io.commands.results import add_output_argument, check_results, classes_lines, files_line, result_path
 from perceiver_io.media import FRAME_RATE, write_gif, write_mp4, write_wav
 from perceiver_io.processors import ClassProbability, RebuiltClip, VideoProcessor
@@ -24,7 +33,7 @@ BUNDLED = "tiny-video-autoencoding"
 
 
 class Prediction(NamedTuple):
-    """A video and what a model makes of it.
+    """A video, and how a model rebuilt it.
 
     Attributes:
         frames: as the model read them.
@@ -59,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Maps parsed arguments to the likeliest classes of each clip, and the files written.
+    """Rebuilds clips, names the likeliest classes of each, and writes the files.
 
     Raises:
         ValueError, OSError, ImportError: what the user can mend.
@@ -74,11 +83,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         model, processor = load(arguments.checkpoint, arguments.device)
         prediction = predict(model, processor, video, arguments.audio, arguments.clips)
         files = write(prediction, folder / path.name)
-    return {**result(prediction), "files": [str(path.parent / file) for file in files]}
+    return {
+        **model_notes(arguments.checkpoint),
+        **result(prediction),
+        "files": [str(path.parent / file) for file in files],
+    }
 
 
 def load(checkpoint: str, device: str) -> tuple[VideoAutoencodingPerceiver, VideoProcessor]:
-    """The model of a checkpoint and its processor.
+    """Loads the model of a checkpoint, and makes its processor.
 
     Raises:
         FileNotFoundError, ValueError: no such model, a damaged one or one of another kind, or no such device.
@@ -91,7 +104,7 @@ def load(checkpoint: str, device: str) -> tuple[VideoAutoencodingPerceiver, Vide
 def predict(
     model: VideoAutoencodingPerceiver, processor: VideoProcessor, video: Path, audio: Path | None, num_clips: int
 ) -> Prediction:
-    """Maps the first clips of a video file, and its sound or another to what the model makes of them.
+    """Rebuilds the first clips of a video file, with its sound or another.
 
     Raises:
         FileNotFoundError: no such file.
@@ -136,7 +149,7 @@ def write(prediction: Prediction, path: Path) -> list[str]:
 
 
 def result(prediction: Prediction) -> dict[str, Any]:
-    """Maps what the model makes of a video to what JSON can hold."""
+    """Maps a rebuilt video to what JSON can hold."""
     return {
         "seconds": len(prediction.frames) / FRAME_RATE,
         "seconds_of_sound": len(prediction.sound) / prediction.sample_rate,
@@ -146,7 +159,7 @@ def result(prediction: Prediction) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """Maps what `run` returned to what a person reads."""
-    lines = []
+    lines = model_lines(result)
     for number, clip in enumerate(result["clips"], start=1):
         lines += [f"clip {number}:", *classes_lines(clip["classes"])]
     return "\n".join([*lines, files_line(result["files"])])

@@ -1,4 +1,4 @@
-"""Attention of latents, on an image and over a text."""
+"""The places that latents attend to, on an image and over a text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw_attention_on_image(
     latents: Sequence[int] | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Figure:
-    """Maps an image and the encoder's attention to a figure: for each chosen latent, the image with what it attends to.
+    """Draws an image once for each chosen latent, with the places that the encoder lets it attend to.
 
     Each latent has a scale of its own, from nothing to the largest of its weights, which its title tells.
 
@@ -77,13 +77,13 @@ def draw_attention_over_text(
     weights: Float[Tensor, "latents length"],
     latents: Sequence[int] | None = None,
 ) -> Figure:
-    """Maps a text and the encoder's attention to a figure: for each chosen latent, the text on colour where it attends.
+    """Draws a text once for each chosen latent, on colour where the encoder lets it attend.
 
     A character of several bytes has the sum of their weights. Each latent has a scale of its own, from nothing to the
     largest weight of a character, which its title tells. Special tokens are shaded blocks.
 
     Args:
-        tokens: what the model read.
+        tokens: that the model read.
         weights: of one example and one head, or the mean of all: `maps.encoder[0].mean(0)` (see `record_attention`).
         latents: which ones; None for the 4 most focused.
 
@@ -112,12 +112,12 @@ def draw_attention_over_text(
 
 
 def most_focused(weights: Float[Tensor, "latents inputs"], count: int) -> list[int]:
-    """Maps attention weights to the latents whose attention is the least spread, by its entropy, in their order."""
+    """Finds the latents whose attention is the least spread, by its entropy, in their order."""
     return sorted(torch.special.entr(weights.detach().float()).sum(-1).argsort()[:count].tolist())
 
 
 def _choose(weights: Tensor, latents: Sequence[int] | None, count: int) -> dict[int, Float[Tensor, " inputs"]]:
-    """Latents and what they attend to."""
+    """Chooses latents, each with its attention."""
     if weights.ndim != 2:
         raise ValueError(
             f"weights {tuple(weights.shape)} must be [latents, inputs]; choose an example and a head, or a mean: "

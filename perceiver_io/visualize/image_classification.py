@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from perceiver_io.visualize.style import ACCENT, new_figure
+from perceiver_io.terminal import one_line
+from perceiver_io.visualize.style import ACCENT, drawable, new_figure, shrunk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def draw_classes(
     image: UInt8[np.ndarray, "height width 3"], names: Sequence[str], probabilities: Sequence[float]
 ) -> Figure:
-    """Maps a picture and its most likely classes to a figure of the picture with a bar chart beside it.
+    """Draws a picture, and beside it its most likely classes as a bar chart.
 
     Args:
         image: as it was given to be classified.
@@ -33,13 +34,13 @@ def draw_classes(
         raise ValueError(f"{len(names)} names for {len(probabilities)} probabilities; give one each")
     figure = new_figure(11, 4.5)
     picture, chart = figure.subplots(1, 2, width_ratios=(1, 1))
-    picture.imshow(image)
+    picture.imshow(shrunk(image))
     picture.set_axis_off()
     places = np.arange(len(names))
     chart.barh(places, probabilities, height=0.5, color=ACCENT)
     for place, name, probability in zip(places, names, probabilities, strict=True):
-        label = textwrap.shorten(name, 52, placeholder=" …", break_on_hyphens=False)
-        chart.text(0, place - 0.32, label, va="bottom", fontsize=11, parse_math=False)
+        label = textwrap.shorten(one_line(name), 52, placeholder=" …", break_on_hyphens=False)
+        chart.text(0, place - 0.32, drawable(label), va="bottom", fontsize=11, parse_math=False)
         chart.text(probability, place, f" {probability:.1%}", va="center", fontsize=11, color=ACCENT)
     # Room for the figures right of a full bar.
     chart.set_xlim(0, 1.15 * max([*probabilities, 1e-6]))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from perceiver_io.processors.tokenizer import BytesTokenizer
-from perceiver_io.visualize.style import ACCENT, new_figure
+from perceiver_io.visualize.style import ACCENT, drawable, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,10 @@ _MAX_MASKED_SHOWN = 16
 def draw_masked_text(
     tokens: Int[Tensor, " length"], probabilities: Float[Tensor, "length vocab"], top: int = 5
 ) -> Figure:
-    """Maps a text with masks and the model's predictions to a figure: the text filled in, and each byte's candidates.
+    """Draws a text as the model filled it in, and the candidates for each byte.
 
     Args:
-        tokens: what the model read, with MASK (3) at the bytes to predict.
+        tokens: that the model read, with MASK (3) at the bytes to predict.
         probabilities: of each token id at each position, 0…1.
         top: candidates to show for each byte.
 
@@ -80,7 +80,7 @@ def split_characters(tokens: Int[Tensor, " length"]) -> list[tuple[str, list[int
 
 
 def wrap(text: ColouredText) -> list[ColouredText]:
-    """Maps a text to lines that fit the figure, broken at spaces."""
+    """Breaks a text into lines that fit the figure, at spaces."""
     lines: list[ColouredText] = [[]]
     for character, ground in text:
         if character == "\n":
@@ -98,18 +98,15 @@ def wrap(text: ColouredText) -> list[ColouredText]:
 def draw_lines(axes: Axes, lines: Sequence[ColouredText]) -> None:
     """Draws lines of text in a grid of characters, white on dark grounds."""
     from matplotlib.colors import to_rgb
-    from matplotlib.font_manager import findfont, get_font
 
-    font = get_font(findfont("monospace"))
     for row, line in enumerate(lines):
-        for column, (character, ground) in enumerate(line):
-            # Characters that the font lacks would be drawn as boxes, with a warning each.
-            known = character if font.get_char_index(ord(character)) else "□"
+        known = drawable("".join(character for character, _ in line), "monospace")
+        for column, (_, ground) in enumerate(line):
             is_dark = ground is not None and np.dot(to_rgb(ground), (0.3, 0.6, 0.1)) < 0.5
             axes.text(
                 column,
                 row,
-                known,
+                known[column],
                 color="white" if is_dark else "black",
                 family="monospace",
                 fontsize=12,

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from perceiver_io.media.flow import UNKNOWN_FLOW, flow_to_image
-from perceiver_io.visualize.style import new_figure
+from perceiver_io.visualize.style import new_figure, shrunk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +22,10 @@ def draw_flow(
     frame2: UInt8[np.ndarray, "height width 3"],
     flow: Float[Tensor, "2 height width"],
 ) -> Figure:
-    """Maps two frames and the motion between them to a figure of all three, with the colour wheel as legend.
+    """Draws two frames and the motion between them, with the colour wheel as legend.
 
     Raises:
+        ValueError: the flow is not [2, height, width].
         ImportError: matplotlib is missing; it comes with the `examples` extra.
     """
     known = flow.detach().cpu().abs().nan_to_num(torch.inf).amax(0) <= UNKNOWN_FLOW
@@ -33,7 +34,7 @@ def draw_flow(
     height, width = frame1.shape[:2]
     figure = new_figure(15, 15 / 3.4 * height / width + 0.5)
     *panels, legend = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.4))
-    pictures = (frame1, frame2, flow_to_image(flow))
+    pictures = (shrunk(frame1), shrunk(frame2), shrunk(flow_to_image(flow)))
     titles = ("First frame", "Second frame", f"Motion, at most {fastest:.3g} pixels")
     for axes, picture, title in zip(panels, pictures, titles, strict=True):
         axes.imshow(picture)
@@ -45,7 +46,7 @@ def draw_flow(
 
 
 def draw_flow_wheel(max_motion: float = 1.0) -> Figure:
-    """Maps the colours of `flow_to_image` to a figure of the wheel that explains them.
+    """Draws the wheel that explains the colours of `flow_to_image`.
 
     Args:
         max_motion: pixels that have full saturation, as there.

@@ -21,7 +21,7 @@ _BANDS_SHOWN = (0, 1 / 16, 1 / 4)
 
 
 def draw_position_encoding(encoding: PositionEncoding, index_dims: Sequence[int] | None = None) -> Figure:
-    """Maps a position encoding to a figure of its channels over the grid, from negative (blue) to positive (red).
+    """Draws the channels of a position encoding over the grid, from negative (blue) to positive (red).
 
     A sequence is shown with all its channels below one another, a grid with some: of Fourier features the coordinates,
     and sines and cosines of some of the bands. Of more than two axes the last two are drawn, in the middle of the

@@ -1,5 +1,6 @@
 """`perceiver-io flow`."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def frames(inputs: Path) -> list[Path]:
 def test_motion_is_computed(run: Run, checkpoints: dict[str, Path], frames: list[Path]) -> None:
     printed = run("flow", "--checkpoint", checkpoints["flow"], "--frames", *frames)
     assert printed.splitlines() == [
+        f"model: {checkpoints['flow']}",
         "motion in pixels: mean 0.00, fastest 0.00",
         "no motion anywhere: the last layer of an untrained flow model is zero",
         "wrote outputs/optical_flow.png, outputs/optical_flow.flo",
@@ -42,10 +44,17 @@ def test_json_and_the_table_hold_the_same(run_json: RunJson, checkpoints: dict[s
     assert result["mean_motion"] == pytest.approx(flow.norm(dim=0).mean().item())
 
 
-def test_progress_is_told_on_stderr(
-    checkpoints: dict[str, Path], frames: list[Path], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_told_on_terminals_only(
+    is_terminal: bool,
+    checkpoints: dict[str, Path],
+    frames: list[Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     main(["flow", "--checkpoint", str(checkpoints["flow"]), "--frames", *map(str, frames), "--json"])
     output = capsys.readouterr()
-    assert "tiles" in output.err
+    assert ("tiles" in output.err) == is_terminal
+    assert is_terminal or output.err == ""
     assert output.out.startswith("{")

@@ -74,7 +74,7 @@ def test_inputs_that_cannot_be_read(
     if option == "--audio":
         model += ["--video", inputs / "video.mp4"]
     files = {
-        "broken.xyz": b"\xff\xfe not what it seems",
+        "broken.xyz": b"\xff not what it seems",
         "cut.png": (inputs / "picture.png").read_bytes()[:200],
         "cut.mp4": (inputs / "video.mp4").read_bytes()[:900],
         "odd\n\x1b[31mname.png": b"\xff",
@@ -92,8 +92,6 @@ def test_pictures_of_a_wrong_size(error_of: ErrorOf, checkpoints: Checkpoints, i
         Image.new("RGB", size).save(inputs / f"{name}.png")
     classify = ["classify", "--checkpoint", checkpoints["classify"]]
     assert "too small to crop" in error_of(*classify, "--image", inputs / "tiny.png")
-    # One bad picture among good ones: nothing is written for any.
-    assert "too small to crop" in error_of(*classify, "--image", inputs / "picture.png", inputs / "tiny.png")
     flow = ["flow", "--checkpoint", checkpoints["flow"]]
     assert "at least 10×14" in error_of(*flow, "--frames", *[inputs / "small.png"] * 2)
     assert "20×20 and 21×20" in error_of(*flow, "--frames", inputs / "large.png", inputs / "larger.png")

@@ -13,7 +13,8 @@ RunJson = Callable[..., dict[str, Any]]
 
 def test_a_text_is_filled_in(run: Run, checkpoints: dict[str, Path]) -> None:
     printed = run("mlm", "--checkpoint", checkpoints["mlm"], "--text", "Brot, [MASK]utter", "--mask", "tt")
-    assert printed.startswith("masked: Brot, [MASK]u[MASK][MASK]er\nfilled: Brot, ")
+    model = f"model: {checkpoints['mlm']}\n"
+    assert printed.startswith(f"{model}masked: Brot, [MASK]u[MASK][MASK]er\nfilled: Brot, ")
     assert printed.count("\nbyte ") == 3
     assert printed.count("%") == 15
     assert sorted(file.name for file in Path("outputs").iterdir()) == [
@@ -21,7 +22,11 @@ def test_a_text_is_filled_in(run: Run, checkpoints: dict[str, Path]) -> None:
         "masked_language_modelling.txt",
     ]
     report = Path("outputs/masked_language_modelling.txt").read_text(encoding="utf-8")
-    assert printed == f"{report}wrote outputs/masked_language_modelling.png, outputs/masked_language_modelling.txt\n"
+    # Bytes that are no text are shown as such, in the file as they are.
+    assert (
+        printed
+        == f"{model}{report}wrote outputs/masked_language_modelling.png, outputs/masked_language_modelling.txt\n"
+    )
 
 
 def test_json_holds_the_same(run_json: RunJson, checkpoints: dict[str, Path], inputs: Path) -> None:
