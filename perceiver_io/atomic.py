@@ -6,6 +6,7 @@ removed by the next one that writes to the same place.
 """
 
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -95,10 +96,13 @@ def _workplace(directory: Path, name: str) -> Iterator[Path]:
     """Yields a hidden temporary directory within one that is made if need be, and unmade if the block fails."""
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    for entry in directory.iterdir():
+    for entry in list(directory.iterdir()):
         if _is_left_behind(entry, name):
+            for file in (entry / "old").glob("*"):  # it was killed between taking old files away and putting new ones
+                if not (directory / file.name).exists():
+                    file.rename(directory / file.name)
             shutil.rmtree(entry, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.{os.getpid()}.", dir=directory))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.writing-{os.getpid()}-", dir=directory))
     try:
         yield temporary
     except BaseException:
@@ -112,12 +116,11 @@ def _workplace(directory: Path, name: str) -> Iterator[Path]:
 
 def _is_left_behind(entry: Path, name: str) -> bool:
     """Whether an entry of a directory is the workplace of a process that is no more."""
-    prefix = f".{name[:100]}."
-    process = entry.name.removeprefix(prefix).partition(".")[0]
-    if not entry.name.startswith(prefix) or not process.isdecimal() or not entry.is_dir():
+    match = re.fullmatch(rf"\.{re.escape(name[:100])}\.writing-(\d+)-[a-z0-9_]{{8}}", entry.name)
+    if match is None or not entry.is_dir():
         return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(match[1]), 0)
     except (ProcessLookupError, OverflowError):
         return True
     except OSError:

@@ -63,8 +63,10 @@ class FastAttention(Attention):
             query, key = rotations(query, key)
         if cache is not None:
             key, value = cache(key, value)
-        if self.causal:
+        if self.causal and query.shape[-2] <= key.shape[-2]:
             attended = attend_causally(query, key, value, mask)
+        elif self.causal:  # the first queries see nothing at all
+            attended = attend(query, key, value, mask, causal=True)
         elif mask is None and query.device.type in ("cpu", "meta"):
             attended = attend_in_blocks(query, key, value)
         else:

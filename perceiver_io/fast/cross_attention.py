@@ -251,14 +251,17 @@ class _LookUp:
         norm = self.block.query_norm
         if self.padding is None:
             return F.layer_norm(queries, norm.normalized_shape, eps=norm.eps)
-        channels = queries.shape[-1] + len(self.padding)
-        mean = (queries.sum(-1, keepdim=True) + self.padding.sum()) / channels
-        own = (queries - mean).square().sum(-1, keepdim=True)
+        # In float32 at least, as layer norm does: squares and sums of half precision overflow.
+        precision = torch.promote_types(queries.dtype, torch.float32)
+        own_rows, padding = queries.to(precision), self.padding.to(precision)
+        channels = queries.shape[-1] + len(padding)
+        mean = (own_rows.sum(-1, keepdim=True) + padding.sum()) / channels
+        own = (own_rows - mean).square().sum(-1, keepdim=True)
         # Once around the padding's own mean, rather than once per row around the row's.
-        centre = self.padding.mean()
-        shared = (self.padding - centre).square().sum() + len(self.padding) * (centre - mean).square()
+        centre = padding.mean()
+        shared = (padding - centre).square().sum() + len(padding) * (centre - mean).square()
         scale = ((own + shared) / channels + norm.eps).rsqrt()
-        return torch.cat([queries * scale, scale, mean * scale], dim=-1)
+        return torch.cat([own_rows * scale, scale, mean * scale], dim=-1).to(queries.dtype)
 
 
 def _composes(block: CrossAttention, readout: AffineMap) -> bool:

@@ -34,7 +34,7 @@ from perceiver_io.fast.decoding import FastDecoding
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
 from perceiver_io.postprocessors import AudioPostprocessor, ClassificationPostprocessor, ProjectionPostprocessor
 from perceiver_io.preprocessors import Pixels, Preprocessor
-from perceiver_io.queries import PositionQuery
+from perceiver_io.queries import OutputQuery, PositionQuery
 from tests.randomised import randomised
 from tests.small_models import SMALL, small_inputs
 from tests.unchecked import unchecked
@@ -557,3 +557,41 @@ def test_masks_of_any_shape(queries: int, inputs: int, along: str) -> None:
     rows, seen = torch.randn(3, queries, 6), torch.randn(3, inputs, 8)
     with torch.no_grad():
         torch.testing.assert_close(fast(rows, seen, mask), block(rows, seen, mask), rtol=1e-4, atol=1e-5)
+
+
+def test_stages_that_were_wrapped_or_replaced_since() -> None:
+    for name in ("video-autoencoding", "imagenet-fourier", "language"):
+        for change in (
+            lambda m: setattr(m, "output_query", Delegating(m.output_query)),
+            lambda m: setattr(m.output_postprocessor, "forward", m.output_postprocessor.forward),
+            lambda m: undo_accelerate(m.decoder),
+        ):
+            model, fast = pair(name)
+            for either in (model, fast):
+                change(either)
+            inputs = small_inputs(model)
+            with torch.no_grad():
+                assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+class Delegating(OutputQuery):
+    """A query of a user's own that asks another."""
+
+    def __init__(self, inner: OutputQuery) -> None:
+        super().__init__()
+        self.inner = inner
+        self.num_channels, self.reads_inputs = inner.num_channels, inner.reads_inputs
+
+    def forward(self, points: Any = None, inputs: Any = None) -> Tensor:
+        return self.inner(points, inputs)
+
+    def chunks(self, *arguments: Any) -> Any:
+        return self.inner.chunks(*arguments)
+
+
+def test_more_causal_queries_than_inputs() -> None:
+    attention = randomised(CrossAttention(16, 10, num_heads=2, qk_channels=16, causal=True))
+    queries, inputs = torch.randn(2, 300, 16), torch.randn(2, 100, 10)
+    with torch.no_grad():
+        expected = attention(queries, inputs)
+        torch.testing.assert_close(accelerate(attention)(queries, inputs), expected, rtol=1e-4, atol=1e-4)
