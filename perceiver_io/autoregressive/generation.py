@@ -12,7 +12,7 @@ that are cached still remember these. A warning says so once.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,7 +24,6 @@ from perceiver_io.autoregressive.sampling import Sampler
 from perceiver_io.checks import check_integers
 
 Prompts = Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
-Policy = Literal["full", "official"]
 
 
 @runtime_checkable
@@ -73,7 +72,7 @@ class LatentPolicy:
 
 
 def latent_policy(
-    trained: int, num_latents: int | Policy = "full", reset_latents: int | None = None, max_latents: int | None = None
+    trained: int, num_latents: int | str = "full", reset_latents: int | None = None, max_latents: int | None = None
 ) -> LatentPolicy:
     """Maps the arguments of `generate` to the numbers of latents; `trained` is the model's."""
     most = trained if max_latents is None else max_latents

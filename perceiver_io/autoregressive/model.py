@@ -21,7 +21,7 @@ from perceiver_io.attention import Rotations as AttentionRotations
 from perceiver_io.autoregressive import masks
 from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.config import PerceiverARConfig
-from perceiver_io.autoregressive.generation import Generation, Policy, Prompts, latent_policy
+from perceiver_io.autoregressive.generation import Generation, Prompts, latent_policy
 from perceiver_io.autoregressive.masks import Keep
 from perceiver_io.autoregressive.positions import FormulaTable, TrainedTable
 from perceiver_io.autoregressive.queries import EmbeddingQuery, LatentQuery, LearnedQuery, LinearQuery, initialise
@@ -189,7 +189,7 @@ class PerceiverAR(nn.Module):
         top_p: float | int | None = None,
         stop_tokens: Sequence[int] = (),
         seed: int | None = None,
-        num_latents: int | Policy = "full",
+        num_latents: int | str = "full",
         reset_latents: int | None = None,
         max_latents: int | None = None,
         positions: Int[Tensor, "#batch total"] | Int[Tensor, "#batch total axes"] | None = None,

@@ -24,6 +24,10 @@ _BUNDLED = {
         "knows a little of the English of Python's documentation",
         f"for other texts: {_FETCH.format('language')}",
     ),
+    "tiny-autoregressive": (
+        "continues the English of Python's documentation",
+        "for other texts: perceiver-io convert PERCEIVER_AR DIRECTORY, then add --checkpoint DIRECTORY",
+    ),
     "tiny-image-classification": (
         "knows handwritten digits, and takes every picture for one",
         f"for photographs: {_FETCH.format('imagenet-conv')}",

@@ -5,6 +5,7 @@ from perceiver_io.media.audio import SAMPLE_RATE, read_audio, write_wav
 from perceiver_io.media.border import MAX_PIXELS, UnreadableError
 from perceiver_io.media.flow import flow_to_image, read_flo, write_flo
 from perceiver_io.media.images import image_pixels, load_image
+from perceiver_io.media.midi import Note, read_midi, write_midi
 from perceiver_io.media.resizing import resize
 from perceiver_io.media.text import read_text
 from perceiver_io.media.video import FRAME_RATE, TooShortError, fit_frame, read_video, to_frames, video_duration
@@ -14,6 +15,7 @@ __all__ = [
     "FRAME_RATE",
     "MAX_PIXELS",
     "SAMPLE_RATE",
+    "Note",
     "TooShortError",
     "UnreadableError",
     "fit_frame",
@@ -23,6 +25,7 @@ __all__ = [
     "picture_pixels",
     "read_audio",
     "read_flo",
+    "read_midi",
     "read_text",
     "read_video",
     "resize",
@@ -32,6 +35,7 @@ __all__ = [
     "video_pixels",
     "write_flo",
     "write_gif",
+    "write_midi",
     "write_mp4",
     "write_wav",
 ]

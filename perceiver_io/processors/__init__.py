@@ -9,12 +9,15 @@ from perceiver_io.processors.class_names import (
 )
 from perceiver_io.processors.image_classification import ImageProcessor
 from perceiver_io.processors.language import FilledText, MaskedByte, TextBatch, TextProcessor
+from perceiver_io.processors.music import MusicTokenizer
 from perceiver_io.processors.optical_flow import FlowProcessor, FramePairs
 from perceiver_io.processors.preparation import centre_crop, prepare_audio, prepare_frame, prepare_image, prepare_video
+from perceiver_io.processors.sequences import ByteSequences
 from perceiver_io.processors.tokenizer import BytesTokenizer
 from perceiver_io.processors.video_autoencoding import Clips, RebuiltClip, VideoProcessor
 
 __all__ = [
+    "ByteSequences",
     "BytesTokenizer",
     "ClassProbability",
     "Clips",
@@ -23,6 +26,7 @@ __all__ = [
     "FramePairs",
     "ImageProcessor",
     "MaskedByte",
+    "MusicTokenizer",
     "RebuiltClip",
     "TextBatch",
     "TextProcessor",
