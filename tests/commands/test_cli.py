@@ -133,7 +133,7 @@ def test_it_is_a_program_whose_output_survives_any_encoding(tmp_path: Path) -> N
         command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith(r"masked: Gr\xfc\xdfe[MASK]")
+    assert r"masked: Gr\xfc\xdfe[MASK]" in ran.stdout
     ran = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout)["files"] == ["größer.txt"]
 
