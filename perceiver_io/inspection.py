@@ -93,6 +93,25 @@ def inspect_stages(model: PerceiverIO, *inputs: Any) -> list[StageReport]:
     return reports
 
 
+def total_work(model: PerceiverIO, *inputs: Any) -> int:
+    """Counts the work of a model as it is, accelerated or plain: multiplications and additions, each counted.
+
+    A copy without values runs on the meta device.
+
+    Args:
+        model: on any device; it stays as it is.
+        inputs: what `model` is called with; by default `example_inputs(model)`.
+
+    Raises:
+        ValueError: if there are no inputs, and the model is not one of the library's task models.
+    """
+    inputs = tree_map_only(Tensor, lambda tensor: tensor.detach().to("meta"), inputs or example_inputs(model))
+    twin = _without_values(model)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        twin(*inputs)
+    return counter.get_total_flops()
+
+
 def example_inputs(model: PerceiverIO) -> tuple[Tensor, ...]:
     """Maps a task model to inputs of the size that it is made for, a batch of one, on the meta device.
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import perceiver_io
 from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO
-from perceiver_io.inspection import StageReport, example_inputs, inspect_stages
+from perceiver_io.fast import plain
+from perceiver_io.inspection import StageReport, example_inputs, inspect_stages, total_work
 from perceiver_io.position_encoding import LearnedPositionEncoding
 from perceiver_io.postprocessors import ProjectionPostprocessor
 from perceiver_io.preprocessors import Pixels, Preprocessor
@@ -45,6 +46,16 @@ def test_stages_add_up_to_the_model(name: str) -> None:
     # Every stage that computes anything holds at least its own result.
     for report in reports[:3]:
         assert report.largest_activation_bytes >= 4 * math.prod(report.output_shapes[0])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_total_work_is_that_of_the_model_as_it_is(name: str) -> None:
+    model = perceiver_io.create_model(name, **SMALL[name]).eval()
+    with plain(model):
+        whole = total_work(model)
+    assert whole == sum(report.flops for report in inspect_stages(model))
+    assert 0 < total_work(model) <= whole
+    assert total_work(model, *small_inputs(model, batch=2)) > 0
 
 
 def test_shapes_and_work_of_an_image_classifier() -> None:

@@ -28,7 +28,7 @@ COMMANDS = ("demo", "mlm", "classify", "flow", "video", "generate", "train", "do
 
 # A text filled in may be as long as a model reads, with [MASK] for each byte.
 _LONGEST_LINE = 20_000
-# What the user can mend. Anything else is a mistake of ours and keeps its traceback.
+# Errors that the user can mend. Anything else is a mistake of ours and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, ImportError)
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # closed by whoever started us; files of ours must not take its place
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # until the end
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
-    # What Pillow says of odd pictures is an error of ours, or does not matter.
+    # Pillow's warnings of odd pictures are errors of ours, or do not matter.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     code = _run(sys.argv[1:])
     with _closed_pipes(), reported_errors():
@@ -151,7 +151,7 @@ def _closed_pipes() -> Iterator[None]:
     try:
         yield
     except (BrokenPipeError, SystemExit) as error:
-        # What is left in the buffer would be complained of at the very end.
+        # The rest of the buffer would be complained of at the very end.
         try:
             sys.stdout.flush()
         except (OSError, ValueError):

@@ -18,7 +18,7 @@ from perceiver_io.weights.locations import find_model
 Model = TypeVar("Model", bound=nn.Module)
 
 _FETCH = "perceiver-io download {0}, then add --checkpoint {0}"
-# What the small models know, and how to get one that knows more.
+# The knowledge of the small models, and how to get one that knows more.
 _BUNDLED = {
     "tiny-language": (
         "knows a little of the English of Python's documentation",

@@ -1,7 +1,7 @@
 """Arrays in whatever form they come, as 8-bit pixels or floating samples.
 
-What can mean one thing only is converted; anything else is an error that says what was given, what is wanted, and how
-to get there.
+Values that can mean one thing only are converted. Anything else is an error that says what was given, what is wanted,
+and how to get there.
 """
 
 from __future__ import annotations

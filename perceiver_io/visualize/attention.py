@@ -63,7 +63,7 @@ def draw_attention_on_image(
         peak = float(share.max())
         heat = (share / (peak or 1)).view(rows, columns).numpy()
         axes.imshow(grey, cmap="gray", vmin=-120, vmax=375)
-        # What is not attended to keeps the image's grey.
+        # Places that are not attended to keep the image's grey.
         where = axes.get_images()[0].get_extent()
         axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.85 * heat**0.5, extent=where)
         axes.set_title(f"latent {latent}, up to {peak:.2%}", fontsize=10)

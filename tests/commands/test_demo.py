@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from perceiver_io.commands.cli import main
-from perceiver_io.commands.demo import describe
+from perceiver_io.commands.demo import _check_kept, describe
 from perceiver_io.media import load_image, read_audio, read_flo, read_video
 
 VOID = {"br", "img", "meta"}
@@ -133,3 +133,16 @@ def test_a_place_that_is_taken(error_of: Callable[..., str]) -> None:
     assert "taken" in error_of("demo", "--output", "taken")
     assert "cannot use --device abacus" in error_of("demo", "--device", "abacus")
     assert "unrecognized arguments: surplus" in error_of("demo", "surplus")
+
+
+def test_only_pages_of_the_demo_are_replaced(
+    demo: Path, error_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "video.wav").write_text("mine")
+    assert "video.wav is there already, and no demo wrote it" in error_of("demo", "--output", site)
+    (site / "index.html").write_text("<title>My site</title>")
+    assert "index.html is there already, and no demo wrote it" in error_of("demo", "--output", site)
+    assert (site / "video.wav").read_text() == "mine"
+    _check_kept(demo, [file.name for file in demo.iterdir()])

@@ -30,7 +30,7 @@ def test_a_preset(run_json: Callable[..., dict[str, Any]]) -> None:
     lines = describe(result).splitlines()
     assert lines[0] == "language: LanguagePerceiver, float32"
     assert ["max_seq_len", "2048"] in [line.split() for line in lines]
-    title, *rows = lines[lines.index("", 2) + 1 : -3]
+    title, *rows = lines[lines.index("", 2) + 1 : -4]
     assert title.split() == ["stage", "module", "output", "parameters", "work", "weights", "activation"]
     assert rows[2].split() == [
         *("latent", "self-attention", "26", "×", "SelfAttention", "1×256×1280"),
