@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,7 +102,9 @@ def test_pictures_of_a_wrong_size(error_of: ErrorOf, checkpoints: Checkpoints, i
 
 def test_a_picture_that_would_fill_the_memory(error_of: ErrorOf, checkpoints: Checkpoints, inputs: Path) -> None:
     # A few bytes that claim to be 60,000×60,000 pixels.
-    Image.new("1", (60_000, 60_000)).save(inputs / "bomb.png")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", len(header) - 4) + header + struct.pack(">I", zlib.crc32(header))
+    (inputs / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
     error = error_of("classify", "--checkpoint", checkpoints["classify"], "--image", inputs / "bomb.png")
     assert "bomb.png is not a picture that Pillow can read" in error
 
