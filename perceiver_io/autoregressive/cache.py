@@ -100,6 +100,8 @@ class Cache:
         self.cross_attends = [KVCache(self.inputs) for _ in range(num_cross_attends)]
         self.self_attends = [KVCache(self.latents) for _ in range(num_self_attends)]
         self.padding: Int[Tensor, "batch 1"] | None = None
+        # What a faster way through the layers looks up once for all steps.
+        self.prepared: object = None
 
     @property
     def num_inputs(self) -> int:

@@ -8,6 +8,7 @@ exporting, adapters, hooks) falls back to the plain module, call by call.
 * `linear`: products by oneDNN on CPUs;
 * `attention`: attention a head and a block of queries at a time, and the MLP;
 * `cross_attention`: a single head's products, associated the cheaper way;
+* `generation`: a step of a Perceiver AR in one run;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
 """
 
@@ -18,9 +19,11 @@ from typing import TypeVar
 from torch import nn
 
 from perceiver_io.attention import MLP, Attention, CrossAttention
+from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import FastDecoding, accelerated_class
+from perceiver_io.fast.generation import FastPerceiverAR
 from perceiver_io.perceiver import PerceiverIO
 
 __all__ = ["accelerate", "plain", "undo_accelerate"]
@@ -31,6 +34,7 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
     Attention: FastAttention,
     CrossAttention: FastCrossAttention,
     MLP: FastMLP,
+    PerceiverAR: FastPerceiverAR,
 }
 _PLAIN = {fast: plain for plain, fast in _FAST.items()}
 

@@ -47,7 +47,7 @@ def gated_product(
     value_weight, gate_weight = weight.contiguous().chunk(2)
     value_bias, gate_bias = (None, None) if bias is None else bias.contiguous().chunk(2)
     gates = torch.ops.mkldnn._linear_pointwise(x, gate_weight, gate_bias, "gelu", [], "none")
-    return torch.ops.mkldnn._linear_pointwise(x, gates, value_weight, value_bias, "mul")
+    return torch.ops.mkldnn._linear_pointwise.binary(x, gates, value_weight, value_bias, "mul")
 
 
 def batched_product(

@@ -1,0 +1,230 @@
+"""One step of generation on a CPU as one run of products.
+
+A step multiplies single rows: reading the weights takes most of its time, and what modules do around their products
+most of the rest. Here the layers of a `PerceiverAR` are gone through with their weights at hand, which `Plan` looks up
+once for a cache and looks after at every step. Each product reads its weight once, with its activation or the residual
+added while the row is still in the cache; attention is torch's fused kernel on the views that the cache gives. The
+formulas are those of `perceiver_io.attention`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceiver_io.attention import MLP, Activation, Attention, CrossAttention, Rotations, SelfAttention
+from perceiver_io.autoregressive.cache import Cache
+from perceiver_io.autoregressive.model import OwnNormCrossAttention, PerceiverAR
+from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
+
+trust(SelfAttention, OwnNormCrossAttention)
+
+# The part of an MLP that oneDNN applies with the first product: its name and variant, and whether to square then.
+_FUSED: dict[Activation, tuple[str, str, bool]] = {
+    "gelu_tanh": ("gelu", "tanh", False),
+    "gelu": ("gelu", "none", False),
+    "relu": ("relu", "", False),
+    "squared_relu": ("relu", "", True),
+}
+
+
+class FastPerceiverAR(PerceiverAR):
+    """`PerceiverAR` whose steps of one token go through the layers in one run."""
+
+    def _attend(
+        self,
+        latents: Tensor,
+        inputs: Tensor,
+        mask: tuple[Tensor | None, Tensor | None],
+        rotations: tuple[Rotations | None, Rotations | None],
+        cache: Cache | None,
+    ) -> Tensor:
+        """Runs the layers."""
+        if cache is None or latents.shape[1] != 1 or inputs.shape[1] != 1 or latents.device.type != "cpu":
+            return super()._attend(latents, inputs, mask, rotations, cache)
+        plan = cache.prepared
+        if not isinstance(plan, Plan) or not plan.holds(self, latents):
+            plan = cache.prepared = make_plan(self, latents, cache)
+        if plan is None or not is_plain_inference(latents, inputs):
+            return super()._attend(latents, inputs, mask, rotations, cache)
+        return plan.run(latents, inputs, mask, rotations)
+
+
+class _Linear(NamedTuple):
+    weight: Tensor
+    bias: Tensor | None
+
+
+class _Norm(NamedTuple):
+    shape: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A cross-attention (of kind 0) or a self-attention (of kind 1), as its weights."""
+
+    kind: int
+    query_norm: _Norm
+    input_norm: _Norm | None  # None: inputs are the queries
+    query: _Linear
+    key: _Linear
+    value: _Linear
+    output: _Linear
+    heads: int
+    has_residual: bool
+    is_rotary: bool
+    mlp_norm: _Norm
+    hidden: _Linear
+    activation: tuple[str, str, bool]
+    mlp_output: _Linear
+    keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Plan:
+    """The layers of a model in the order of a step.
+
+    Args:
+        model: whose layers they are.
+        blocks: these.
+        modules: all modules that are read past.
+    """
+
+    def __init__(self, model: PerceiverAR, blocks: list[_Block], modules: list[nn.Module], dtype: torch.dtype) -> None:
+        self.model, self.blocks, self.modules, self.dtype = model, blocks, modules, dtype
+        self.parameters = [
+            (module._parameters, name, parameter)
+            for module in modules
+            for name, parameter in module._parameters.items()
+        ]
+        self.children = [
+            (module._modules, name, child) for module in modules for name, child in module._modules.items()
+        ]
+        self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]
+        has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+        self.by_onednn = dtype == torch.float32 and has_onednn
+
+    def holds(self, model: PerceiverAR, latents: Tensor) -> bool:
+        """Whether the layers are still those of the model, with nothing attached to them."""
+        return (
+            self.model is model
+            and latents.dtype == self.dtype
+            and all(found[name] is parameter for found, name, parameter in self.parameters)
+            and all(found[name] is child for found, name, child in self.children)
+            and not any(module.training for module in self.dropping)
+            and is_untouched(*self.modules)
+        )
+
+    def run(
+        self,
+        latents: Tensor,
+        inputs: Tensor,
+        mask: tuple[Tensor | None, Tensor | None],
+        rotations: tuple[Rotations | None, Rotations | None],
+    ) -> Tensor:
+        """Goes through the layers with one row of each sequence."""
+        product = _onednn_product if self.by_onednn else _product
+        masks = tuple(None if part is None else part[:, None] for part in mask)
+        x, batch = latents, len(latents)
+        for block in self.blocks:
+            queries = block.query_norm(x)
+            keys = queries if block.input_norm is None else block.input_norm(inputs)
+            query = product(queries, block.query).view(batch, block.heads, 1, -1)
+            key = product(keys, block.key).view(batch, block.heads, 1, -1)
+            value = product(keys, block.value).view(batch, block.heads, 1, -1)
+            if block.is_rotary and (turn := rotations[block.kind]) is not None:
+                query, key = turn(query, key)
+            key, value = block.keep(key, value)
+            # The new row is no padding, and attends to itself at least.
+            attended = F.scaled_dot_product_attention(query, key, value, masks[block.kind]).view(batch, 1, -1)
+            x = product(attended, block.output, x if block.has_residual else None)
+            x = product(self._hidden(block, block.mlp_norm(x)), block.mlp_output, x)
+        return x
+
+    def _hidden(self, block: _Block, x: Tensor) -> Tensor:
+        name, variant, is_squared = block.activation
+        weight, bias = block.hidden
+        if self.by_onednn:
+            hidden = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, name, [], variant)
+        else:
+            hidden = F.linear(x, weight, bias)
+            hidden = F.gelu(hidden, approximate=variant) if name == "gelu" else F.relu(hidden)
+        return hidden.square_() if is_squared else hidden
+
+
+def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
+    """Looks up the layers of a model for the steps with a cache; None if a step is not what they alone compute."""
+    config = model.config
+    if config.leaks_padding or config.activation not in _FUSED:
+        return None
+    of_inputs, of_latents = iter(cache.cross_attends), iter(cache.self_attends)
+    blocks, modules = [], []
+    for kind, index, block in _order(model):
+        found = list(block.modules())
+        attached = is_untouched(*found) and not drops(*(m for m in found if isinstance(m, _DROPPING)))
+        weights = [p for module in found for p in module._parameters.values() if p is not None]
+        if not attached or not are_alike(latents, *weights) or not all(weight.is_contiguous() for weight in weights):
+            return None
+        modules += found
+        keep: Any = next(of_latents if kind else of_inputs)
+        blocks.append(_as_block(kind, index, block, config.num_rotary_self_attends, keep))
+    return Plan(model, blocks, modules, latents.dtype)
+
+
+_DROPPING = (MLP, Attention, SelfAttention, CrossAttention)
+
+
+def _order(model: PerceiverAR) -> list[tuple[int, int, Any]]:
+    order: list[tuple[int, int, Any]] = [] if model.cross_attend is None else [(0, 0, model.cross_attend)]
+    for index, block in enumerate(model.self_attends):
+        order.append((1, index, block))
+        if str(index) in model.further_cross_attends:
+            order.append((0, index, model.further_cross_attends[str(index)]))
+    return order
+
+
+def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: Any) -> _Block:
+    def linear(layer: nn.Linear) -> _Linear:
+        return _Linear(layer.weight, layer.bias)
+
+    def norm(layer: nn.LayerNorm) -> _Norm:
+        return _Norm(layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+
+    shares_norm = kind == 1 or isinstance(block, OwnNormCrossAttention)
+    return _Block(
+        kind=kind,
+        query_norm=norm(block.attention_norm if kind else block.query_norm),
+        input_norm=None if shares_norm else norm(block.input_norm),
+        query=linear(block.attention.query),
+        key=linear(block.attention.key),
+        value=linear(block.attention.value),
+        output=linear(block.attention.output),
+        heads=block.attention.num_heads,
+        has_residual=bool(kind) or block.use_query_residual,
+        is_rotary=not kind or num_rotary is None or index < num_rotary,
+        mlp_norm=norm(block.mlp_norm),
+        hidden=linear(block.mlp.hidden),
+        activation=_FUSED[block.mlp.activation],
+        mlp_output=linear(block.mlp.output),
+        keep=keep,
+    )
+
+
+def _onednn_product(x: Tensor, layer: _Linear, residual: Tensor | None = None) -> Tensor:
+    # By the overloads' own names: to find the right one, torch prints the arguments of those that do not fit.
+    if residual is None:
+        return torch.ops.mkldnn._linear_pointwise.default(x, layer.weight, layer.bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
+
+
+def _product(x: Tensor, layer: _Linear, residual: Tensor | None = None) -> Tensor:
+    result = F.linear(x, layer.weight, layer.bias)
+    return result if residual is None else result + residual

@@ -1,0 +1,107 @@
+"""A step of generation in one run: what it computes is tested with the plain one; here, when it stands aside."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import perceiver_io
+from perceiver_io.fast import generation
+from perceiver_io.fast.generation import FastPerceiverAR, Plan
+from tests.autoregressive.small import CACHED, random_tokens, small_model
+
+
+def fast_model(kind: str = "rotary", **overrides: Any) -> FastPerceiverAR:
+    model = perceiver_io.accelerate(small_model(kind, **overrides))
+    assert isinstance(model, FastPerceiverAR)
+    return model
+
+
+def is_in_use(run: Any) -> bool:
+    return isinstance(run.cache.prepared, Plan)
+
+
+def steps(model: Any, number: int = 8) -> tuple[list[Tensor], Any]:
+    run = model.generate(random_tokens(5, 2), seed=1, max_new_tokens=number, num_latents=1)
+    return [run.logits for _ in run], run
+
+
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "relu", "squared_relu", "geglu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_activations_and_precisions(activation: str, dtype: torch.dtype) -> None:
+    model = fast_model(activation=activation).to(dtype)
+    logits, run = steps(model)
+    assert is_in_use(run) == (activation != "geglu")
+    expected, _ = steps(perceiver_io.undo_accelerate(copy.deepcopy(model)))
+    bar = 1e-5 if dtype == torch.float32 else 5e-2
+    for ours, theirs in zip(logits, expected, strict=True):
+        assert ((ours - theirs).float().abs().max() / theirs.float().std()).item() <= bar
+
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_every_kind_is_served(kind: str) -> None:
+    assert is_in_use(steps(fast_model(kind))[1])
+
+
+def test_hooks_are_called() -> None:
+    model, called = fast_model(), []
+    block: Any = model.self_attends[1]
+    block.attention.value.register_forward_hook(lambda *_: called.append(1))
+    assert not is_in_use(steps(model)[1]) and len(called) == 8
+
+
+def test_what_changes_between_steps_counts() -> None:
+    changes: list[Any] = [
+        lambda block: setattr(block.mlp.hidden, "weight", nn.Parameter(block.mlp.hidden.weight * 2)),
+        lambda block: block.mlp.hidden.weight.data.mul_(2),
+        lambda block: setattr(block, "mlp", copy.deepcopy(block.mlp).requires_grad_(False)),
+        lambda block: block.mlp.register_forward_hook(lambda *results: results[-1] * 2),
+    ]
+    for change in changes:
+        model = fast_model()
+        plain = perceiver_io.undo_accelerate(copy.deepcopy(model))
+        runs = [m.generate(random_tokens(5), seed=1, max_new_tokens=5, num_latents=1) for m in (model, plain)]
+        for _ in range(3):
+            next(runs[0]), next(runs[1])
+        for m in (model, plain):
+            change(m.self_attends[0])
+        next(runs[0]), next(runs[1])
+        assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
+
+
+def test_a_cache_serves_another_model() -> None:
+    first, second = fast_model(), fast_model()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.1)
+    cache = first.new_cache()
+    tokens = random_tokens(5)[0][None]
+    with torch.inference_mode():
+        first.next_logits(tokens, cache=cache, num_latents=2)
+        first.next_logits(tokens[:, :1], cache=cache)
+        twin = copy.deepcopy(cache)
+        ours = second.next_logits(tokens[:, :1], cache=cache)
+        theirs = perceiver_io.undo_accelerate(copy.deepcopy(second)).next_logits(tokens[:, :1], cache=twin)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_gradients_are_left_to_the_plain_way() -> None:
+    model = fast_model()
+    cache = model.new_cache()
+    tokens = random_tokens(5)[0][None]
+    with torch.no_grad():
+        model.next_logits(tokens, cache=cache, num_latents=2)
+    logits = model.next_logits(tokens[:, :1], cache=cache)
+    assert logits.requires_grad
+
+
+def test_other_devices_are_left_to_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "make_plan", lambda *_: pytest.fail("the step was planned"))
+    model = fast_model().to("meta")
+    cache = model.new_cache()
+    tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
+    with torch.inference_mode():
+        model.next_logits(tokens, cache=cache, num_latents=2)
+        assert model.next_logits(tokens[:, :1], cache=cache).shape == (1, 23)
