@@ -17,6 +17,7 @@ RESULTS = {
     "masked_language_modelling": {"png", "txt"},
     "optical_flow": {"png", "flo"},
     "video_autoencoding": {"mp4", "wav"},
+    "generate": {"txt"},
 }
 
 

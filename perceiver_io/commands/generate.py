@@ -9,7 +9,14 @@ import torch
 
 from perceiver_io.atomic import new_files
 from perceiver_io.autoregressive import PerceiverAR
-from perceiver_io.commands.models import add_model_arguments, check_finite, load_model, model_lines, model_notes
+from perceiver_io.commands.models import (
+    add_model_arguments,
+    check_finite,
+    device_of,
+    load_model,
+    model_lines,
+    model_notes,
+)
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import read_text
 from perceiver_io.media.midi import read_midi, write_midi
@@ -55,11 +62,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.samples < 1:
         raise ValueError(f"--samples {arguments.samples} must be at least 1")
     suffix = ".mid" if arguments.midi is not None else ".txt"
-    path = result_path(arguments.output, "continuation", [suffix])
+    path = result_path(arguments.output, "generate", [suffix])
     paths = [path, *(path.with_stem(f"{path.stem}_{number}") for number in range(2, arguments.samples + 1))]
     check_results(arguments, path, paths[1:], [arguments.file, arguments.midi])
     with new_files(path.parent) as folder:
         model = load_model(arguments.checkpoint, arguments.device, PerceiverAR)
+        if device_of(model).type == "cpu" and model.dtype == torch.float16:
+            model = model.float()  # float16 is how small models are saved; CPUs are no faster with it
         prompt, stop_tokens = _prompt(model, arguments)
         sequences = _continue(model, prompt, stop_tokens, arguments)
         continuations = []

@@ -34,8 +34,8 @@ def test_a_text_is_continued(run: Run, models: dict[str, Path]) -> None:
     words = ("generate", "--checkpoint", models["bytes"], "--prompt", "Täglich", "--max-new-tokens", 9, "--seed", 3)
     printed = run(*words)
     assert printed.startswith(f"model: {models['bytes']}\nprompt: Täglich\ncontinuation: ")
-    assert printed.endswith("wrote outputs/continuation.txt\n")
-    assert Path("outputs/continuation.txt").read_text(encoding="utf-8").startswith("Täglich")
+    assert printed.endswith("wrote outputs/generate.txt\n")
+    assert Path("outputs/generate.txt").read_text(encoding="utf-8").startswith("Täglich")
     assert run(*words) == printed
 
 
@@ -68,6 +68,12 @@ def test_music(run_json: RunJson, models: dict[str, Path], inputs: Path) -> None
     assert result["files"] == ["more.mid"]
     notes = read_midi("more.mid")
     assert [note.pitch for note in notes][:2] == [60, 64] or len(notes) > 2
+
+
+def test_the_bundled_model_continues_a_text(run_json: RunJson) -> None:
+    result = run_json("generate", "--prompt", "Return the name of the ", "--temperature", 0, "--max-new-tokens", 30)
+    assert result["continuations"][0].startswith("string") and result["new_tokens"] == [30]
+    assert result["knows"].startswith("continues the English")
 
 
 def test_mistakes(error_of: Run, models: dict[str, Path], checkpoints: dict[str, Path], inputs: Path) -> None:
