@@ -121,6 +121,7 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         ("--batch-size", int, "examples of an update, over all processes and micro-batches"),
         ("--learning-rate", float, "the highest"),
         ("--weight-decay", float, "of all parameters but biases and norms"),
+        ("--max-gradient-norm", float, "to which gradients are scaled down, all together"),
     ):
         recipe.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
     recipe.add_argument(
@@ -289,7 +290,7 @@ def _recipe(task: Task, arguments: argparse.Namespace) -> Recipe:
         assert task.tiny is not None
         recipe = task.tiny.recipe
     given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
-    fields = ("batch_size", "learning_rate", "weight_decay", "optimizer")
+    fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "optimizer")
     recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})
     return recipe.with_steps(given["steps"]) if "steps" in given else recipe
 

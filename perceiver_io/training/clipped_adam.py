@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from perceiver_io.training.lamb import global_norm
 
@@ -42,7 +43,7 @@ class ClippedAdam(torch.optim.Adam):
             with torch.enable_grad():
                 loss = closure()
         if self.max_norm is not None:
-            clip_([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None], self.max_norm)
+            clip_(_gradients(self), self.max_norm)
         super().step()
         return loss
 
@@ -53,3 +54,17 @@ def clip_(gradients: list[Tensor], max_norm: float) -> None:
         scale = (max_norm / global_norm(gradients)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(scale.to(gradient.device))
+
+
+def clip_before_steps(optimizer: Optimizer, max_norm: float) -> None:
+    """Makes an optimiser scale gradients down, before each of its steps, where the norm of all is above `max_norm`."""
+
+    @torch.no_grad()
+    def clip(optimizer: Optimizer, *_: Any) -> None:
+        clip_(_gradients(optimizer), max_norm)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

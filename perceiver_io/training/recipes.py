@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from perceiver_io.training.clipped_adam import ClippedAdam
+from perceiver_io.training.clipped_adam import ClippedAdam, clip_before_steps
 from perceiver_io.training.lamb import Lamb, decay_groups
 from perceiver_io.training.muon import Muon, muon_groups
 from perceiver_io.training.schedules import (
@@ -34,6 +34,8 @@ class Recipe:
             no decay of weights.
         lead: what comes before the cosine: a constant rate, or a rise from 0.
         lead_steps: how long.
+        max_gradient_norm: to which the gradients of an update are scaled down, all together. None is the optimiser's
+            own: 10 for LAMB, 1 for "adam", any for the others.
 
     Raises:
         ValueError: for a value that breaks these rules, naming the field.
@@ -46,6 +48,7 @@ class Recipe:
     optimizer: OptimizerName = "lamb"
     lead: Literal["flat", "warmup"] = "warmup"
     lead_steps: int = 0
+    max_gradient_norm: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size"):
@@ -53,6 +56,8 @@ class Recipe:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate ({self.learning_rate}) must be positive")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise ValueError(f"max_gradient_norm ({self.max_gradient_norm}) must be positive; None leaves it out")
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError(
                 f"weight_decay ({self.weight_decay}) must be 0 with optimizer 'adam'; 'adamw' decays weights"
@@ -68,14 +73,19 @@ class Recipe:
 
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         """Maps a model to its optimiser at the highest rate."""
-        if self.optimizer == "muon":
-            return Muon(muon_groups(model, self.weight_decay), lr=self.learning_rate)
+        rate, norm = self.learning_rate, self.max_gradient_norm
         if self.optimizer == "adam":
-            return ClippedAdam(model.parameters(), lr=self.learning_rate)
+            return ClippedAdam(model.parameters(), lr=rate, max_norm=1.0 if norm is None else norm)
         groups = decay_groups(model, self.weight_decay)
         if self.optimizer == "lamb":
-            return Lamb(groups, lr=self.learning_rate)
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+            return Lamb(groups, lr=rate, max_grad_norm=10.0 if norm is None else norm)
+        if self.optimizer == "muon":
+            optimizer: Optimizer = Muon(muon_groups(model, self.weight_decay), lr=rate)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=rate)
+        if norm is not None:
+            clip_before_steps(optimizer, norm)
+        return optimizer
 
     def schedule(self) -> Schedule:
         """Maps a step to the factor of the highest rate."""
@@ -89,12 +99,9 @@ class SteppedRecipe(Recipe):
 
     Args:
         drops_at: updates from which on the rate is a tenth of what it was.
-        max_gradient_norm: to which gradients are scaled down (`torch.nn.utils.clip_grad_norm_`); the paper's, for loops
-            of one's own: `Trainer` does not clip, which LAMB, whose updates have the weights' norm, hardly notices.
     """
 
     drops_at: tuple[int, ...]
-    max_gradient_norm: float
 
     def with_steps(self, num_steps: int) -> "SteppedRecipe":
         """The recipe at another length; the drops come at the same shares of it."""

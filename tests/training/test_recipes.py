@@ -60,6 +60,26 @@ def test_the_optimiser_has_the_rate_and_decays_weights_alone(name: Any, kind: ty
     ]
 
 
+@pytest.mark.parametrize("name", ["lamb", "adamw", "muon", "adam"])
+def test_gradients_are_scaled_down_to_the_norm_of_the_recipe(name: Any) -> None:
+    decay = {} if name != "adam" else {"weight_decay": 0.0}
+
+    def after_two_steps(max_norm: float, length: float) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 3)
+        first, second = nn.functional.normalize(torch.randn(2, 12), dim=-1).view(2, 3, 4)
+        optimizer = Recipe(**{**SMALL, **decay}, optimizer=name, max_gradient_norm=max_norm).make_optimizer(model)
+        for gradient in (first * length, second):  # means over both tell how long the first was
+            model.weight.grad = gradient.clone()
+            optimizer.step()
+        return model.weight.detach()
+
+    # LAMB's own norm is 10, Adam's 1.
+    assert torch.allclose(after_two_steps(40.0, 4000.0), after_two_steps(40.0, 40.0))
+    assert not torch.allclose(after_two_steps(40.0, 40.0), after_two_steps(40.0, 20.0))
+    assert torch.allclose(after_two_steps(0.5, 40.0), after_two_steps(0.5, 0.5))
+
+
 def test_what_leads_keeps_its_share_at_another_length() -> None:
     recipe = Recipe(**SMALL, lead="flat", lead_steps=10).with_steps(50)
     assert (recipe.num_steps, recipe.lead_steps) == (50, 25)
@@ -71,6 +91,7 @@ def test_what_leads_keeps_its_share_at_another_length() -> None:
         ({"num_steps": 0}, r"num_steps \(0\) must be at least 1"),
         ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate \(0.0\) must be positive"),
+        ({"max_gradient_norm": 0.0}, r"max_gradient_norm \(0.0\) must be positive; None leaves it out"),
         ({"optimizer": "sgd"}, r"optimizer \('sgd'\) must be one of lamb, adamw"),
         ({"lead": "steep"}, r"lead \('steep'\) must be one of flat, warmup"),
         ({"lead_steps": 21}, r"warmup_steps \(21\) must lie between 0 and num_steps \(20\)"),
