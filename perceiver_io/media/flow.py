@@ -1,4 +1,4 @@
-"""Optical flow as Middlebury keeps and shows it: .flo files, and colours."""
+"""Optical flow as Middlebury keeps and shows it, .flo files and colours, and as KITTI keeps it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from perceiver_io.media.border import writing
+from perceiver_io.media.border import check_size, reading, writing
+from perceiver_io.optional import needs_extra
 
 # The four bytes "PIEH" read as a little-endian float: Middlebury's check of the byte order.
 _FLO_MAGIC = np.float32(202021.25)
@@ -59,6 +60,35 @@ def read_flo(path: str | Path) -> Float32[Tensor, "2 height width"]:
         raise ValueError(f"{path} holds {len(content)} bytes; {height}×{width} pixels of flow take {expected}")
     interleaved = np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
     return torch.from_numpy(interleaved).permute(2, 0, 1).contiguous()
+
+
+def read_kitti_flow(path: str | Path) -> Float32[Tensor, "2 height width"]:
+    """Reads the flow (x, y) of one of KITTI's 16-bit PNG files, in pixels; pixels without flow become infinite.
+
+    The file's first two channels are 64 times the motion plus 2^15, the third says whether it is known (KITTI's
+    development kit, `readme.txt`).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a PNG file with three channels of 16 bits, or a damaged one.
+        ImportError: PyAV is missing; it comes with the `examples` extra. Pillow reads 8 of the 16 bits.
+    """
+    with needs_extra("reading KITTI's flow"):
+        import av
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no flow file at {path}")
+    content = path.read_bytes()
+    # Signature, length and name of the header, width, height, bits of a value, kind of colour: 2 is RGB.
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 26 or (content[24], content[25]) != (16, 2):
+        raise ValueError(f"{path} is not KITTI's flow: it must be a PNG file with three channels of 16 bits")
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    check_size(path, height, width)
+    with reading(path, "a PNG file that FFmpeg can read"):
+        (frame,) = av.CodecContext.create("png", "r").decode(av.Packet(content))
+        values = frame.to_ndarray().astype(np.float32)
+    flow = np.where(values[..., 2:] > 0, (values[..., :2] - 2**15) / 64, np.float32(np.inf))
+    return torch.from_numpy(flow).permute(2, 0, 1).contiguous()
 
 
 def _check_flow(flow: Tensor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,15 +36,31 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
             `MAX_PIXELS` pixels.
         ImportError: Pillow is missing; it comes with the `examples` extra.
     """
-    with needs_extra("reading pictures"):
-        from PIL import Image
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")
-    with reading(path, "a picture that Pillow can read"):
+    return _opened(path, str(path))
+
+
+def image_from_bytes(content: bytes, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Reads the pixels of a picture file whose content is at hand, as `load_image` does; archives hold such.
+
+    Args:
+        name: of the file, for errors.
+
+    Raises:
+        ValueError, ImportError: as `load_image`.
+    """
+    return _opened(io.BytesIO(content), name)
+
+
+def _opened(source: Path | BinaryIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    with needs_extra("reading pictures"):
+        from PIL import Image
+    with reading(name, "a picture that Pillow can read"):
         Image.init()
-        with Image.open(path, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as file:
-            return _pixels(file, str(path))
+        with Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as file:
+            return _pixels(file, name)
 
 
 def image_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:

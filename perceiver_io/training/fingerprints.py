@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from perceiver_io.training.data.tar_files import TarMember
 from perceiver_io.training.sampling import Draw
 
 _TOLERANCE = 1e-3
@@ -69,7 +70,7 @@ def _close(first: float, second: float) -> bool:
     )
 
 
-def files_digest(parts: Iterable[Path | int]) -> str:
+def files_digest(parts: Iterable[Path | TarMember | int]) -> str:
     """Maps files, and numbers such as their labels, in order to a digest of their names and sizes and the numbers.
 
     Of a path the last two names count. A file that is not there has no size.
@@ -78,6 +79,9 @@ def files_digest(parts: Iterable[Path | int]) -> str:
     for part in parts:
         if isinstance(part, int):
             digest.update(b"%d\0" % part)
+            continue
+        if isinstance(part, TarMember):
+            digest.update(os.fsencode(f"{part.archive.name}/{part.name}\0{part.size}\0"))
             continue
         try:
             size = part.stat().st_size

@@ -3,10 +3,13 @@
 import struct
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from perceiver_io.media import flow_to_image, read_flo, write_flo
+from perceiver_io.media import flow_to_image, read_flo, read_kitti_flow, write_flo
 from tests.unchecked import unchecked
 
 
@@ -51,6 +54,33 @@ def test_only_flow_can_be_written(tmp_path: Path, shape: tuple[int, ...]) -> Non
     with unchecked(), pytest.raises(ValueError, match=r"must be a tensor \[2, height, width\]"):
         write_flo(tmp_path / "bad.flo", torch.zeros(shape))
     assert not (tmp_path / "bad.flo").exists()
+
+
+def write_kitti_flow(path: Path, flow: torch.Tensor) -> None:
+    """As KITTI's development kit says, by OpenCV, whose channels are blue, green, red; infinite flow is unknown."""
+    known = flow.isfinite().all(0)
+    values = np.zeros((*flow.shape[1:], 3), np.uint16)
+    values[..., 2:0:-1] = (flow.where(known, 0.0) * 64 + 2**15).permute(1, 2, 0).numpy()
+    values[..., 0] = known
+    assert cv2.imwrite(str(path), values)
+
+
+def test_kittis_flow_has_sixteen_bits_and_unknown_pixels(tmp_path: Path) -> None:
+    flow = (torch.randn(2, 7, 11) * 5000).round().clamp(-32768, 32767) / 64
+    flow[:, 2, 3] = torch.inf
+    write_kitti_flow(tmp_path / "000000_10.png", flow)
+    assert torch.equal(read_kitti_flow(tmp_path / "000000_10.png"), flow)
+
+
+def test_other_files_are_not_kittis(tmp_path: Path) -> None:
+    write_kitti_flow(tmp_path / "whole.png", torch.randn(2, 30, 40))
+    Image.new("RGB", (4, 5)).save(tmp_path / "8bits.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
+    for name, message in (("8bits", "three channels of 16 bits"), ("cut", "cut.png is not a PNG file that FFmpeg")):
+        with pytest.raises(ValueError, match=message):
+            read_kitti_flow(tmp_path / f"{name}.png")
+    with pytest.raises(FileNotFoundError, match=r"no flow file at .*none\.png"):
+        read_kitti_flow(tmp_path / "none.png")
 
 
 def colour(x: float, y: float, max_motion: float | None = None) -> list[int]:

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from perceiver_io.media.images import load_image
+from perceiver_io.media.images import image_from_bytes, load_image
 from perceiver_io.training.data.class_folders import LabelledFile
+from perceiver_io.training.data.tar_files import LabelledMember, TarMember
 from perceiver_io.training.fingerprints import described, files_digest
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch
@@ -24,17 +25,17 @@ class ImageFolder:
     A file that cannot be read is an error that names it; `SkipUnusable` leaves such files out.
 
     Args:
-        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`.
+        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives.
         prepare: see `Preparation`.
 
     Raises:
         ValueError: if there are no files.
     """
 
-    def __init__(self, files: Sequence[LabelledFile], prepare: Preparation) -> None:
+    def __init__(self, files: Sequence[LabelledFile | LabelledMember], prepare: Preparation) -> None:
         if not files:
             raise ValueError("a data set needs at least one picture file")
-        self.files = list(files)
+        self.files: list[LabelledFile | LabelledMember] = list(files)
         self.prepare = prepare
 
     def fingerprint(self) -> str:
@@ -52,7 +53,8 @@ class ImageFolder:
             ValueError: if it is damaged, or too small to crop.
         """
         path, label = self.files[draw.index]
-        picture = torch.from_numpy(load_image(path)).permute(2, 0, 1)
+        pixels = image_from_bytes(path.read(), str(path)) if isinstance(path, TarMember) else load_image(path)
+        picture = torch.from_numpy(pixels).permute(2, 0, 1)
         try:
             image = self.prepare(picture, torch.Generator().manual_seed(draw.seed))
         except ValueError as error:
