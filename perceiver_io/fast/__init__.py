@@ -22,7 +22,7 @@ from perceiver_io.attention import MLP, Attention, CrossAttention
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
-from perceiver_io.fast.decoding import FastDecoding, accelerated_class
+from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerated_class
 from perceiver_io.fast.generation import FastPerceiverAR
 from perceiver_io.perceiver import PerceiverIO
 
@@ -56,20 +56,24 @@ def accelerate(model: Model) -> Model:
 def undo_accelerate(model: Model) -> Model:
     """Makes a model plain again, in place, and returns it."""
     for module in model.modules():
-        if isinstance(module, FastDecoding):
-            module.__class__ = module.plain_class  # type: ignore[assignment]
-        elif type(module) in _PLAIN:
-            module.__class__ = _PLAIN[type(module)]
+        _give_class(module, plain_class(module))
     return model
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a module has when it is plain, which nothing has to be made for."""
+    kind = type(module)
+    return PLAIN_CLASSES[kind] if kind in PLAIN_CLASSES else _PLAIN.get(kind, kind)
 
 
 @contextmanager
 def plain(model: Model) -> Iterator[Model]:
     """Makes a model plain within the block, for observers that want every module to be called.
 
-    The model is one for all threads: none should use it meanwhile that minds the speed.
+    The model is one for all threads: others that use it meanwhile get the same results, more slowly. Blocks that
+    overlap in several threads are no error, but the first to end makes the model fast again for all.
     """
-    accelerated = [module for module in model.modules() if isinstance(module, FastDecoding) or type(module) in _PLAIN]
+    accelerated = [module for module in model.modules() if plain_class(module) is not type(module)]
     try:
         yield undo_accelerate(model)
     finally:
@@ -79,6 +83,11 @@ def plain(model: Model) -> Iterator[Model]:
 
 def _accelerate_one(module: nn.Module) -> None:
     if type(module) in _FAST:
-        module.__class__ = _FAST[type(module)]
+        _give_class(module, _FAST[type(module)])
     elif isinstance(module, PerceiverIO) and type(module).decode is PerceiverIO.decode:
-        module.__class__ = accelerated_class(type(module))
+        _give_class(module, accelerated_class(type(module)))
+
+
+def _give_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    if type(module) is not kind:
+        module.__class__ = kind

@@ -26,19 +26,20 @@ class FastMLP(MLP):
 
     def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
         """Applies the two layers row by row."""
-        if not is_plain_inference(x) or drops(self):
-            return super().forward(x)
-        return apply_linear(self.output, self.activated(x))
+        if not isinstance(self, FastMLP) or not is_plain_inference(x) or drops(self):
+            return MLP.forward(self, x)
+        return apply_linear(self.output, activated(self, x))
 
-    def activated(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch hidden"]:
-        """The hidden layer after its activation."""
-        hidden = self.hidden
-        if is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
-            if self.activation == "gelu_tanh":
-                return product(x, hidden.weight, hidden.bias, "gelu")
-            if self.activation == "geglu":
-                return gated_product(x, hidden.weight, hidden.bias)
-        return activate(apply_linear(hidden, x), self.activation)
+
+def activated(mlp: MLP, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch hidden"]:
+    """The hidden layer of an MLP after its activation."""
+    hidden = mlp.hidden
+    if is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
+        if mlp.activation == "gelu_tanh":
+            return product(x, hidden.weight, hidden.bias, "gelu")
+        if mlp.activation == "geglu":
+            return gated_product(x, hidden.weight, hidden.bias)
+    return activate(apply_linear(hidden, x), mlp.activation)
 
 
 class FastAttention(Attention):
@@ -53,8 +54,8 @@ class FastAttention(Attention):
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries output_channels"]:
         """Attends; a batch of one on either side stands for all examples."""
-        if not is_plain_inference(queries, inputs) or drops(self):
-            return super().forward(queries, inputs, mask, rotations, cache)
+        if not isinstance(self, FastAttention) or not is_plain_inference(queries, inputs) or drops(self):
+            return Attention.forward(self, queries, inputs, mask, rotations, cache)
         query, key, value = (
             self.split_heads(apply_linear(layer, rows))
             for layer, rows in ((self.query, queries), (self.key, inputs), (self.value, inputs))

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations
-from perceiver_io.fast.attention import FastAttention, FastMLP
+from perceiver_io.attention import Attention, Cache, CrossAttention, Rotations
+from perceiver_io.fast.attention import FastAttention, FastMLP, activated
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
 
@@ -42,8 +42,9 @@ class FastCrossAttention(CrossAttention):
     ) -> Float[Tensor, "batch queries query_channels"]:
         """Applies the block; a batch of one on either side stands for all examples."""
         acted_on = rotations is not None or cache is not None  # between projection and product
-        if acted_on or not associates(self, queries, inputs, mask):
-            return super().forward(queries, inputs, mask, rotations, cache)
+        is_fast = isinstance(self, FastCrossAttention) and not acted_on
+        if not is_fast or not associates(self, queries, inputs, mask):
+            return CrossAttention.forward(self, queries, inputs, mask, rotations, cache)
         inputs, mask = drop_unattended(inputs, mask)
         if looks_up_cheaply(self, queries, inputs, mask):
             return look_up(self, queries, inputs, mask)
@@ -52,7 +53,7 @@ class FastCrossAttention(CrossAttention):
             if self.use_query_residual:
                 x = queries + x
             return x + self.mlp(self.mlp_norm(x))
-        return super().forward(queries, inputs, mask)
+        return CrossAttention.forward(self, queries, inputs, mask)
 
 
 trust(Attention, FastAttention, CrossAttention, FastCrossAttention, FastMLP)
@@ -244,7 +245,7 @@ class _LookUp:
             return x + block.mlp(normed)
         if self.hidden_readout is None:
             return self.readout(x + block.mlp(normed))
-        return product(x, self.readout.weight) + self.hidden_readout(_activated(block.mlp, normed))
+        return product(x, self.readout.weight) + self.hidden_readout(activated(block.mlp, normed))
 
     def _normalised(self, queries: Tensor) -> Tensor:
         """Rows that meet `key_rows`: normalised queries, the padding's share of these in two columns."""
@@ -274,11 +275,6 @@ def _composes(block: CrossAttention, readout: AffineMap) -> bool:
         and are_alike(readout.weight, readout.bias, mlp.output.weight, mlp.output.bias)
         and len(readout.weight) <= mlp.output.in_features
     )
-
-
-def _activated(mlp: MLP, x: Tensor) -> Tensor:
-    assert isinstance(mlp, FastMLP)
-    return mlp.activated(x)
 
 
 def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> Float[Tensor, "*batch channels"]:

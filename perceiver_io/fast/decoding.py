@@ -36,13 +36,7 @@ Readouts = Mapping[str | None, AffineMap | None]
 
 
 class FastDecoding(PerceiverIO):
-    """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerated_class`.
-
-    Attributes:
-        plain_class: the model's class without this.
-    """
-
-    plain_class: type[PerceiverIO]
+    """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerated_class`."""
 
     def decode(
         self,
@@ -53,53 +47,60 @@ class FastDecoding(PerceiverIO):
         progress: Progress = iter,
     ) -> Any:
         """Maps an encoding to outputs, see `PerceiverIO.decode`."""
-        if not is_plain_inference(encoding.latents):
-            return super().decode(encoding, points, query_mask, chunk_size, progress)
+        plain_class = PLAIN_CLASSES.get(type(self))  # none of a class that others made of it, or made plain since
+        if plain_class is None or not is_plain_inference(encoding.latents):
+            return (plain_class or PerceiverIO).decode(self, encoding, points, query_mask, chunk_size, progress)
         readouts, rest = _split(self.output_postprocessor)
         chunks = list(self.output_query.chunks(points, query_mask, encoding.inputs, chunk_size))
         return rest.over_chunks(
-            (chunk, self._decode_chunk(encoding, chunk, mask, readouts)) for chunk, mask in progress(chunks)
+            (chunk, _decode_chunk(self, encoding, chunk, mask, readouts)) for chunk, mask in progress(chunks)
         )
-
-    def _decode_chunk(self, encoding: Encoding, points: Any, query_mask: Tensor | None, readouts: Readouts) -> Tensor:
-        name, queries, padding = self._queries(points, encoding.inputs)
-        readout = readouts.get(name)
-        folded = _decode_folded(self.decoder, queries, encoding.latents, query_mask, padding, readout)
-        if folded is not None:
-            return folded
-        outputs = self.decoder(pad(queries, padding), encoding.latents, query_mask)
-        return outputs if readout is None else readout(outputs)
-
-    def _queries(self, points: Any, inputs: InputTokens | None) -> tuple[str | None, Tensor, Tensor | None]:
-        """A chunk's modality, its queries and, separately where that is possible, the channels that these share."""
-        query = self.output_query
-        if not isinstance(query, MultimodalQuery):  # or one that is wrapped, which names modalities as well
-            name = next(iter(points)) if isinstance(points, Mapping) else None
-            return name, query(points, inputs), None
-        (name,) = points
-        if not is_untouched(query, query.padding):
-            return name, query(points, inputs), None
-        return name, query.of_modality(name, points[name], inputs), query.padding.vector(name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles name the model's own class, which can be imported."""
         reduced = super().__reduce_ex__(max(int(protocol), 2))
-        return _new_accelerated, (self.plain_class,), *reduced[2:]
+        return _new_accelerated, (PLAIN_CLASSES[type(self)],), *reduced[2:]
 
 
 def accelerated_class(plain_class: type[PerceiverIO]) -> type[FastDecoding]:
     """Maps a model's class to one of the same name that decodes as `FastDecoding` does."""
     if plain_class not in _ACCELERATED:
-        namespace = {"plain_class": plain_class, "__module__": plain_class.__module__, "__doc__": plain_class.__doc__}
+        namespace = {"__module__": plain_class.__module__, "__doc__": plain_class.__doc__}
         _ACCELERATED[plain_class] = type(plain_class.__name__, (FastDecoding, plain_class), namespace)
+        PLAIN_CLASSES[_ACCELERATED[plain_class]] = plain_class
     return _ACCELERATED[plain_class]
 
 
 _ACCELERATED: dict[type[PerceiverIO], type[FastDecoding]] = {}
+# The classes of models without this, by those that were made of them.
+PLAIN_CLASSES: dict[type[nn.Module], type[PerceiverIO]] = {}
 
 
 def _new_accelerated(plain_class: type[PerceiverIO]) -> FastDecoding:
     return accelerated_class(plain_class).__new__(accelerated_class(plain_class))
+
+
+def _decode_chunk(
+    model: PerceiverIO, encoding: Encoding, points: Any, query_mask: Tensor | None, readouts: Readouts
+) -> Tensor:
+    name, queries, padding = _queries(model.output_query, points, encoding.inputs)
+    readout = readouts.get(name)
+    folded = _decode_folded(model.decoder, queries, encoding.latents, query_mask, padding, readout)
+    if folded is not None:
+        return folded
+    outputs = model.decoder(pad(queries, padding), encoding.latents, query_mask)
+    return outputs if readout is None else readout(outputs)
+
+
+def _queries(query: nn.Module, points: Any, inputs: InputTokens | None) -> tuple[str | None, Tensor, Tensor | None]:
+    """A chunk's modality, its queries and, separately where that is possible, the channels that these share."""
+    if not isinstance(query, MultimodalQuery):  # or one that is wrapped, which names modalities as well
+        name = next(iter(points)) if isinstance(points, Mapping) else None
+        return name, query(points, inputs), None
+    (name,) = points
+    if not is_untouched(query, query.padding):
+        return name, query(points, inputs), None
+    return name, query.of_modality(name, points[name], inputs), query.padding.vector(name)
 
 
 def _decode_folded(

@@ -43,13 +43,14 @@ class FastPerceiverAR(PerceiverAR):
         cache: Cache | None,
     ) -> Tensor:
         """Runs the layers."""
-        if cache is None or latents.shape[1] != 1 or inputs.shape[1] != 1 or latents.device.type != "cpu":
-            return super()._attend(latents, inputs, mask, rotations, cache)
+        is_step = latents.shape[1] == inputs.shape[1] == 1 and isinstance(self, FastPerceiverAR)
+        if cache is None or not is_step or latents.device.type != "cpu":
+            return PerceiverAR._attend(self, latents, inputs, mask, rotations, cache)
         plan = cache.prepared
         if not isinstance(plan, Plan) or not plan.holds(self, latents):
             plan = cache.prepared = make_plan(self, latents, cache)
         if plan is None or not is_plain_inference(latents, inputs):
-            return super()._attend(latents, inputs, mask, rotations, cache)
+            return PerceiverAR._attend(self, latents, inputs, mask, rotations, cache)
         return plan.run(latents, inputs, mask, rotations)
 
 

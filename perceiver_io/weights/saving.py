@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_io.atomic import new_directory
-from perceiver_io.fast import plain
+from perceiver_io.fast import plain_class
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.presets import CONFIG_CLASSES, model_from_config
 from perceiver_io.version import __version__
@@ -134,21 +134,19 @@ def _check_settings(model: nn.Module, config: ModelConfig) -> None:
         ValueError: if one is not, naming it.
     """
     way_out = "load_model could not rebuild it: save its state_dict() instead"
-    with plain(model), plain(_twin(config, "the config")) as twin:
-        given = {_uncompiled(name): module for name, module in model.named_modules()}  # what was compiled comes last
-        for name, expected in twin.named_modules():
-            module = given.get(name)
-            if module is None or type(module) is not type(expected):
-                raise ValueError(
-                    f"{name or 'the model'} is of {type(module).__name__} and not of {type(expected).__name__}, as its "
-                    f"config says; {way_out}"
-                )
-            for setting, value in _settings(expected).items():
-                found = getattr(module, setting, None)
-                if found != value:
-                    raise ValueError(
-                        f"{setting} of {name} is {found!r} and not {value!r}, as its config says; {way_out}"
-                    )
+    given = {_uncompiled(name): module for name, module in model.named_modules()}  # what was compiled comes last
+    for name, expected in _twin(config, "the config").named_modules():
+        module = given.get(name)
+        kind, expected_kind = type(None) if module is None else plain_class(module), plain_class(expected)
+        if kind is not expected_kind:
+            raise ValueError(
+                f"{name or 'the model'} is of {kind.__name__} and not of {expected_kind.__name__}, as its config says; "
+                f"{way_out}"
+            )
+        for setting, value in _settings(expected).items():
+            found = getattr(module, setting, None)
+            if found != value:
+                raise ValueError(f"{setting} of {name} is {found!r} and not {value!r}, as its config says; {way_out}")
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

@@ -595,3 +595,41 @@ def test_more_causal_queries_than_inputs() -> None:
     with torch.no_grad():
         expected = attention(queries, inputs)
         torch.testing.assert_close(accelerate(attention)(queries, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_forward_that_others_kept_works_when_the_model_is_plain_again(name: str) -> None:
+    """As hooks of other libraries do: they keep the bound method and call it from one of their own."""
+    model, fast = pair(name)
+    kept = {module: module.forward for module in fast.modules()}
+    decode = fast.decode
+    inputs = small_inputs(model)
+
+    def call_kept(module: nn.Module) -> Callable[..., Any]:
+        return lambda *args, **kwargs: kept[module](*args, **kwargs)
+
+    for module in kept:
+        module.forward = call_kept(module)  # type: ignore[method-assign]
+    fast.decode = lambda *args, **kwargs: decode(*args, **kwargs)  # type: ignore[method-assign]
+    with torch.no_grad():
+        expected = outputs_of(model, *inputs)
+        assert_equal(outputs_of(fast, *inputs), expected)
+        with plain(fast):
+            assert_equal(outputs_of(fast, *inputs), expected)
+        assert_equal(outputs_of(undo_accelerate(fast), *inputs), expected)
+
+
+def test_a_model_that_is_made_plain_in_another_thread_meanwhile_goes_on(name: str) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    switches = iter([undo_accelerate, accelerate] * 1000)
+    layers = [module for module in fast.modules() if isinstance(module, nn.Linear | nn.LayerNorm)]
+    with torch.no_grad():
+        expected = outputs_of(model, *inputs)
+    for layer in layers:  # where another thread might run
+        layer.register_forward_pre_hook(lambda *_: void(next(switches)(fast)))
+    with torch.no_grad():
+        assert_equal(outputs_of(fast, *inputs), expected)
+
+
+def void(_: Any) -> None:
+    """Drops a value, for hooks, whose result would count."""

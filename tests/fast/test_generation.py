@@ -105,3 +105,13 @@ def test_other_devices_are_left_to_the_plain_way(monkeypatch: pytest.MonkeyPatch
     with torch.inference_mode():
         model.next_logits(tokens, cache=cache, num_latents=2)
         assert model.next_logits(tokens[:, :1], cache=cache).shape == (1, 23)
+
+
+def test_a_step_that_others_kept_works_when_the_model_is_plain_again() -> None:
+    model = fast_model()
+    expected, _ = steps(model)
+    model._attend = model._attend  # type: ignore[method-assign]
+    logits, run = steps(perceiver_io.undo_accelerate(model))
+    assert not is_in_use(run)
+    for ours, theirs in zip(logits, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

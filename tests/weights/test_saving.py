@@ -45,6 +45,13 @@ def test_save_and_load(preset: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_model_stays_accelerated_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads may be using it."""
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    monkeypatch.setattr(perceiver_io.fast, "undo_accelerate", lambda _: pytest.fail("the model was made plain"))
+    perceiver_io.save_model(model, tmp_path / "model")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_other_precisions_survive(preset: str, dtype: torch.dtype, tmp_path: Path) -> None:
