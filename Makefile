@@ -10,7 +10,7 @@ demo: .venv/examples
 	$(BIN)/perceiver-io demo --output outputs/demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow

@@ -49,6 +49,7 @@ EXTRAS["dev"] = [
     "opencv-python-headless>=4.9",  # the oracle for our resizing; the library itself does not use it
     "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.5",
     # The oracles of moving over: transformers' own classes, onnxruntime, a local hub, adapters of peft.
     *EXTRAS["transformers"],

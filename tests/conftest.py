@@ -1,8 +1,15 @@
 """Shape annotations are checked at run time in every test, and the worst parity figures are reported at the end."""
 
+import os
+
+# For the processes that tests start; `torch.set_num_threads` below is for this one.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from jaxtyping import install_import_hook
 
 install_import_hook("perceiver_io", "beartype.beartype")
+
+from typing import Any  # noqa: E402
 
 import hypothesis  # noqa: E402  # the hook must come before anything imports the library
 import pytest  # noqa: E402
@@ -21,6 +28,17 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist, which hands its figures to the first
+        session.config.workeroutput["worst"] = WORST
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for group, worst in getattr(node, "workeroutput", {}).get("worst", {}).items():
+        WORST[group] = max(WORST.get(group, (-1.0, "")), tuple(worst))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
