@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import perceiver_io
-from tests.small_models import small_inputs
+from tests.small_models import SMALL, small_inputs
 
 # 10⁹ operations.
 LEAST = {
@@ -21,6 +21,19 @@ LEAST = {
     "optical-flow": 1400,
     "video-autoencoding": 3750,
 }
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what reading the flags says on any machine
+@pytest.mark.parametrize("preset", SMALL)
+def test_the_work_of_onednn_is_counted_as_any(preset: str) -> None:
+    model = perceiver_io.create_model(preset, **SMALL[preset]).eval().requires_grad_(False)
+    counts = []
+    for enabled in (True, False):
+        with torch.backends.mkldnn.flags(enabled=enabled), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            torch.manual_seed(1)
+            model(*small_inputs(model))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.parametrize("preset", LEAST)

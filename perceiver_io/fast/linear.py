@@ -6,12 +6,15 @@ also applies the GELU of an MLP while the product is still in the cache. It has 
 bfloat16 torch calls oneDNN itself.
 """
 
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from perceiver_io.fast.gate import are_alike, is_untouched
 
@@ -83,6 +86,15 @@ class AffineMap(NamedTuple):
         """The map that applies `first`, then this one."""
         bias = self.bias if first.bias is None else product(first.bias, self.weight, self.bias)
         return AffineMap(product(self.weight, first.weight.T), bias)
+
+
+def _count_work(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Multiplications and additions of oneDNN's product, which PyTorch's counter of work knows no formula of."""
+    return 2 * math.prod(out_shape) * x_shape[-1]
+
+
+if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count_work)
 
 
 def _onednn_serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
