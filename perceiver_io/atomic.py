@@ -1,30 +1,39 @@
 """Writing files so that nothing is overwritten by accident, left half-written, or lost on the way.
 
-New files are written beside their place, with the modes that the user's umask gives, and renamed. Where several take
-the place of others, these are put back if that fails or is interrupted. What a killed process has left behind is
-removed by the next one that writes to the same place.
+New files are written beside their place, with the modes that the user's umask gives, and renamed. Their content is on
+the disk before they take their names, and the names are before anything goes that they replace, so that a machine that
+stops loses nothing either. Where several take the place of others, these are put back if that fails or is interrupted.
+What a killed process has left behind is removed by the next one that writes to the same place.
 """
 
+import errno
 import os
 import re
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+from types import FrameType
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary file's path beside `path`, with its ending, that takes its name if the block succeeds."""
+def new_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Yields a temporary file's path beside `path`, with its ending, that takes its name if the block succeeds.
+
+    Args:
+        keep: the name that a file of the name gets. A kill between the two may leave this one alone.
+    """
     with _workplace(path.parent, path.name) as temporary:
         written = temporary / path.name
         yield written
-        _give_usual_modes(temporary)
+        _finish(temporary)
+        if keep is not None and path.exists():
+            path.replace(keep)
         written.replace(path)
+        _to_disk(path.parent)
 
 
 @contextmanager
@@ -65,8 +74,10 @@ def new_directory(path: Path, *, replaceable: Collection[str] = ()) -> Iterator[
         if path.is_dir():
             _take_in(written, path, temporary / "old", replaceable)
         else:
-            _give_usual_modes(written)
+            _finish(written)
+            _to_disk(written)
             written.rename(path)
+            _to_disk(path.parent)
 
 
 def check_replaceable(path: Path, replaceable: Collection[str]) -> None:
@@ -105,6 +116,8 @@ def _workplace(directory: Path, name: str) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{name[:100]}.writing-{os.getpid()}-", dir=directory))
     try:
         yield temporary
+        for folder in made:
+            _to_disk(folder.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         for folder in made:
@@ -134,14 +147,15 @@ def _take_in(written: Path, directory: Path, old: Path, replaceable: Collection[
     Raises:
         IsADirectoryError: if a file would have the name of a directory that is there.
     """
-    _give_usual_modes(written)
+    _finish(written)
     files = sorted(file.name for file in written.iterdir())
     for taken in (directory / name for name in files):
         if taken.is_dir():
             raise IsADirectoryError(f"{taken} is a directory, but the result should be a file of that name")
     old.mkdir()
     going = sorted({*files, *replaceable})
-    with _signals_wait():
+    # Ctrl-C last, which comes most often and must not end what puts the other back.
+    with _waits(signal.SIGINT), _waits(signal.SIGTERM):
         try:
             for name in going:
                 if os.path.lexists(directory / name):
@@ -155,27 +169,64 @@ def _take_in(written: Path, directory: Path, old: Path, replaceable: Collection[
                 elif name in files and not (written / name).exists():
                     (directory / name).unlink(missing_ok=True)
             raise
+        _to_disk(directory)
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Holds SIGINT and SIGTERM back within the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _waits(number: signal.Signals) -> Iterator[None]:
+    """Holds a signal back within the block.
+
+    By a handler, and not by a mask, which is one thread's: another would take the signal, and Python would still raise
+    here. In other threads than the main one Python raises nothing.
+    """
+    usual = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread() or usual in (signal.SIG_IGN, None):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    signal.signal(number, note)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(number, usual)
+        if came:
+            signal.raise_signal(number)
 
 
-def _give_usual_modes(directory: Path) -> None:
-    """Gives files the mode that the user's umask gives new ones; some libraries write files that others cannot read."""
+def _finish(directory: Path) -> None:
+    """Brings the files in a directory to the disk, with the mode that the user's umask gives new ones.
+
+    Some libraries write files that others cannot read.
+    """
     probe = directory / ".mode"
     probe.touch()
     mode = probe.stat().st_mode & 0o777
     probe.unlink()
-    for file in directory.iterdir():
-        if file.is_file() and not file.is_symlink():
-            file.chmod(mode)
+    for entry in directory.rglob("*"):
+        if entry.is_symlink():
+            continue
+        if entry.is_file():
+            entry.chmod(mode)
+        _to_disk(entry)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file's content, or the names in a directory, are on the disk, where the system can tell.
+
+    Raises:
+        OSError: if they cannot get there, with the path.
+    """
+    if os.name == "nt" and path.is_dir():  # Windows opens none
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # some network file systems
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        os.close(handle)

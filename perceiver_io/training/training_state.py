@@ -10,7 +10,8 @@ import errno
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,31 +77,32 @@ def save_state(
             "optimizer": optimizer_state,
             "scaler": scaler.state_dict(),
         }
-        with new_file(path) as temporary:
-            _write(state, temporary, path)
-            # A run that is killed between this and the next step goes on from the previous state.
-            if path.exists():
-                path.replace(previous(path))
+        with _named(path), new_file(path, keep=previous(path)) as temporary:
+            _write(state, temporary)
     if world().size > 1:
         dist.barrier()
 
 
-def _write(state: Mapping[str, Any], file: Path, name: Path) -> None:
+def _write(state: Mapping[str, Any], path: Path) -> None:
+    with path.open("w+b") as file:
+        torch.save(state, file)
+        file.seek(-2, os.SEEK_END)
+        file.write(_COMMENT.to_bytes(2, "little"))
+        file.flush()
+        file.write(_MARK + _digest(path).encode())
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turns what is raised at a full disk within the block into an error with the path."""
     try:
-        with file.open("w+b") as content:
-            torch.save(state, content)
-            content.seek(-2, os.SEEK_END)
-            content.write(_COMMENT.to_bytes(2, "little"))
-            content.flush()
-            content.write(_MARK + _digest(file).encode())
-            content.flush()
-            os.fsync(content.fileno())
+        yield
     except (OSError, RuntimeError) as error:  # PyTorch raises the latter while it handles the former
         cause = error if isinstance(error, OSError) else error.__context__
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
-        raise OSError(number, os.strerror(number), str(name)) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def load_state(path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradScaler, run: Mapping[str, Any]) -> int:
