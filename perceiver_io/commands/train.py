@@ -16,29 +16,29 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 import perceiver_io
 from perceiver_io.atomic import check_replaceable, new_directory
 from perceiver_io.autoregressive import PerceiverAR
+from perceiver_io.commands.train_options import DEFAULT_CARD, add_task_arguments, micro_batch_size, recipe_of
 from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
 from perceiver_io.optional import needs_extra
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import model_from_config
 from perceiver_io.training import (
     METRICS_FILE,
-    PAPER_RECIPES,
-    Recipe,
     Trainer,
     TrainerConfig,
     process_group,
     read_metrics,
     world,
 )
+from perceiver_io.training.cards import CARDS, Card, card_of
 from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
-from perceiver_io.training.recipes import AUTOREGRESSIVE_RECIPES, OptimizerName
+from perceiver_io.training.plan import describe_plan, plan_run
 from perceiver_io.training.tasks import Material, Task
 from perceiver_io.visualize import draw_loss_curve
 from perceiver_io.weights.locations import find_model
@@ -91,69 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
-    """Adds the options of the training for one task."""
-    parser.set_defaults(task=task, tiny=False)
-    start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--preset", choices=task.presets, help="a model of the released size, by the paper's recipe")
-    if task.tiny is not None:
-        start.add_argument("--tiny", action="store_true", help="a model that two cores train in minutes")
-    start.add_argument("--from", dest="source", metavar="MODEL", help="fine-tune: a directory with a model, or a name")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="PATH",
-        required=task.tiny is None,
-        help=task.data + (f". Without it, --tiny takes {task.tiny.data}" if task.tiny else ""),
-    )
-    parser.add_argument("--freeze-encoder", action="store_true", help="train only what comes after the latents")
-    task.add_arguments(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("outputs/train") / task.name,
-        metavar="DIRECTORY",
-        help="for the model; an unfinished run is resumed (default: %(default)s)",
-    )
-    recipe = parser.add_argument_group("recipe (defaults depend on how it starts)")
-    for option, kind, text in (
-        ("--steps", int, "updates of the weights"),
-        ("--batch-size", int, "examples of an update, over all processes and micro-batches"),
-        ("--learning-rate", float, "the highest"),
-        ("--weight-decay", float, "of all parameters but biases and norms"),
-        ("--max-gradient-norm", float, "to which gradients are scaled down, all together"),
-    ):
-        recipe.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
-    recipe.add_argument(
-        "--optimizer", choices=get_args(OptimizerName), default=argparse.SUPPRESS, help="of the updates"
-    )
-    recipe.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
-    machine = parser.add_argument_group("machine")
-    default_device = "cuda" if torch.cuda.is_available() else "cpu"
-    machine.add_argument("--device", default=default_device, help="where to train (default: %(default)s)")
-    machine.add_argument(
-        "--precision",
-        choices=["float32", "bfloat16", "float16"],
-        default="float32",
-        help="of the products (default: %(default)s)",
-    )
-    machine.add_argument("--gradient-checkpointing", action="store_true", help="recompute layers, to save memory")
-    machine.add_argument(
-        "--strategy",
-        choices=["ddp", "fsdp"],
-        default="ddp",
-        help="of several processes that torchrun starts (default: %(default)s)",
-    )
-    for option, default, text in (
-        ("--accumulation", 1, "micro-batches of an update, to save memory"),
-        ("--workers", 0, "processes that load data"),
-        ("--log-every", 10, "updates between two lines of figures"),
-        ("--evaluate-every", 1000, "updates between two evaluations"),
-        ("--checkpoint-every", 500, "updates between two saved states"),
-    ):
-        machine.add_argument(option, type=int, default=default, help=f"{text} (default: %(default)s)")
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Maps parsed arguments to what the trained model does on data that are held out, and where it is.
 
@@ -167,7 +104,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with _warnings_on_one_line():
         try:
             with process_group(arguments.device) as device:
-                result = _train(arguments.task, arguments, device)
+                do = _plan if arguments.plan else _train
+                result = do(arguments.task, arguments, device)
         except FloatingPointError as error:
             raise ValueError(error) from error
     if result is None:
@@ -177,6 +115,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def describe(result: dict[str, Any]) -> str:
     """Maps what `run` returned to what a person reads."""
+    if "plan" in result:
+        return str(result["table"])
     figures = [f"{name}: {value:.4g}" for name, value in result["results"].items()]
     return "\n".join([*figures, f"wrote {result['model']}"])
 
@@ -184,23 +124,15 @@ def describe(result: dict[str, Any]) -> str:
 def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
     directory = arguments.output / "model"
     _check_places(arguments, directory)
-    torch.manual_seed(arguments.seed)
-    with _notice_if_long(f"reading {arguments.data or 'what is learned from'} …"):
-        model, material = _model_and_material(task, arguments)
-    checkpointed = model if isinstance(model, PerceiverAR) else model.encoder
-    checkpointed.gradient_checkpointing = arguments.gradient_checkpointing
-    if arguments.freeze_encoder:
-        if isinstance(model, PerceiverAR):
-            raise ValueError("--freeze-encoder has no encoder to freeze in a PerceiverAR; leave it out")
-        freeze_encoder(model)
-    recipe = _recipe(task, arguments)
+    model, material = _ready(task, arguments)
+    recipe = recipe_of(task, arguments)
     trainer = Trainer(
         model,
         material.objective,
         material.dataset,
         TrainerConfig(
             num_steps=recipe.num_steps,
-            batch_size=_micro_batch_size(recipe.batch_size, arguments.accumulation),
+            batch_size=micro_batch_size(recipe.batch_size, arguments.accumulation),
             accumulation=arguments.accumulation,
             precision=arguments.precision,
             seed=arguments.seed,
@@ -245,6 +177,59 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
     return {"model": str(directory), "results": results, "data": material.description}
 
 
+def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
+    """What a run needs, as `--plan` asks for in place of the run."""
+    _check_data(arguments)
+    model, material = _ready(task, arguments)
+    if world().rank > 0:
+        return None
+    name, card = _card(arguments.card, device)
+    recipe, num_cards = recipe_of(task, arguments), arguments.cards or world().size
+    with _notice_if_long("planning …"):
+        plan = plan_run(
+            model.to(device),
+            material.objective,
+            material.dataset,
+            recipe,
+            card,
+            num_cards=num_cards,
+            precision=arguments.precision,
+            strategy=arguments.strategy,
+            utilisation=arguments.utilisation,
+        )
+    about = {
+        "card": name,
+        "num_cards": num_cards,
+        "precision": arguments.precision,
+        "utilisation": arguments.utilisation,
+    }
+    return {"plan": plan._asdict(), **about, "table": describe_plan(plan, recipe, **about)}
+
+
+def _card(name: str | None, device: torch.device) -> tuple[str, Card]:
+    """The card to plan for: the one that is named, or the one that is here, or the usual one."""
+    if name is not None or device.type != "cuda":
+        return name or DEFAULT_CARD, CARDS[name or DEFAULT_CARD]
+    here = torch.cuda.get_device_name(device)
+    if card := card_of(here):
+        return here, card
+    raise ValueError(f"what {here} can do is not known; name a card like it with --card: {', '.join(CARDS)}")
+
+
+def _ready(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO | PerceiverAR, Material]:
+    """The model and what it learns from, as the options say."""
+    torch.manual_seed(arguments.seed)
+    with _notice_if_long(f"reading {arguments.data or 'what is learned from'} …"):
+        model, material = _model_and_material(task, arguments)
+    checkpointed = model if isinstance(model, PerceiverAR) else model.encoder
+    checkpointed.gradient_checkpointing = arguments.gradient_checkpointing
+    if arguments.freeze_encoder:
+        if isinstance(model, PerceiverAR):
+            raise ValueError("--freeze-encoder has no encoder to freeze in a PerceiverAR; leave it out")
+        freeze_encoder(model)
+    return model, material
+
+
 def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
     """Checks that no result takes the place of what it is made from, now or in the next run."""
     check_replaceable(directory, {*MODEL_FILES, NOTES_FILE, CURVE_FILE})
@@ -252,6 +237,10 @@ def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
         raise ValueError(
             f"--output {arguments.output} would replace --from {arguments.source}; choose another --output"
         )
+    _check_data(arguments)
+
+
+def _check_data(arguments: argparse.Namespace) -> None:
     if arguments.data is None and not arguments.tiny:
         raise ValueError("only --tiny has data of its own; name what to learn from with --data PATH")
 
@@ -279,29 +268,6 @@ def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[Perc
     if model.config != material.config:
         raise ValueError(f"the data need {material.config}, which differs from the {config} of {arguments.source}")
     return model, material
-
-
-def _recipe(task: Task, arguments: argparse.Namespace) -> Recipe:
-    if arguments.source is not None:
-        recipe = task.fine_tuning_recipe
-    elif arguments.preset:
-        recipe = (PAPER_RECIPES | AUTOREGRESSIVE_RECIPES)[arguments.preset]
-    else:
-        assert task.tiny is not None
-        recipe = task.tiny.recipe
-    given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
-    fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "optimizer")
-    recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})
-    return recipe.with_steps(given["steps"]) if "steps" in given else recipe
-
-
-def _micro_batch_size(batch_size: int, accumulation: int) -> int:
-    parts = max(accumulation, 1) * world().size
-    if batch_size % parts:
-        raise ValueError(
-            f"--batch-size {batch_size} must be a multiple of --accumulation times the processes ({parts}); change one"
-        )
-    return batch_size // parts
 
 
 @contextmanager

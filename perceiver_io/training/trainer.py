@@ -38,7 +38,7 @@ Evaluation = Callable[[nn.Module], dict[str, float]]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 _CPU = torch.device("cpu")
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 STATE_FILE = "state.pt"
 # Examples that tell the data from others, where these do not say themselves what does.
@@ -254,7 +254,7 @@ class Trainer:
         numbers = (config.seed, step, micro_batch, world().rank)
         torch.manual_seed(derived_seed(*numbers, 0))
         generator = torch.Generator().manual_seed(derived_seed(*numbers, 1))
-        with torch.autocast(config.device.type, _AUTOCAST.get(config.precision), enabled=config.precision in _AUTOCAST):
+        with torch.autocast(config.device.type, AUTOCAST.get(config.precision), enabled=config.precision in AUTOCAST):
             return self._trained(batch, generator)
 
     def _check_finite(self, step: int, losses: list[Tensor], norm: Tensor) -> None:

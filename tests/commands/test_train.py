@@ -227,3 +227,18 @@ def test_all_tasks_are_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--tiny" not in printed
     assert main(["train", "--json", "language", "--preset", "language", "--data", "nowhere"]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_a_plan_is_made_in_place_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "out", "--tiny", "--plan", "--cards", "2", "--card", "l40s", "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert (result["card"], result["num_cards"], result["utilisation"]) == ("l40s", 2, 0.4)
+    assert result["plan"]["parameters"] == sum(p.numel() for p in create_small().parameters())
+    assert result["table"].startswith("parameters ")
+    assert not (tmp_path / "out").exists()
+    run(tmp_path / "out", "--tiny", "--plan")
+    assert "examples on h100, a tenth of whose memory is left free" in capsys.readouterr().out
+
+
+def create_small() -> torch.nn.Module:
+    return perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])
