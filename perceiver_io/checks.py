@@ -211,3 +211,15 @@ def _check_axes(name: str, value: Tensor, axes: Sequence[str | int], layout: str
 
 def _autocasts(value: Tensor) -> bool:
     return not value.is_meta and torch.is_autocast_enabled(value.device.type)
+
+
+def check_task(processor: str, model: Any, config: type) -> None:
+    """Checks that a model is of the task that a processor prepares and reads for.
+
+    Raises:
+        ValueError: if it is not, or has no configuration.
+    """
+    if not isinstance(getattr(model, "config", None), config):
+        raise ValueError(
+            f"{processor} does not fit a {type(model).__name__}; give it a model whose config is a {config.__name__}"
+        )

@@ -36,10 +36,7 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "height width 3"]:
             `MAX_PIXELS` pixels.
         ImportError: Pillow is missing; it comes with the `examples` extra.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no picture at {path}")
-    return _opened(path, str(path))
+    return _opened(Path(path), str(path))
 
 
 def image_from_bytes(content: bytes, name: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -57,6 +54,8 @@ def image_from_bytes(content: bytes, name: str) -> UInt8[np.ndarray, "height wid
 def _opened(source: Path | BinaryIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
     with needs_extra("reading pictures"):
         from PIL import Image
+    if isinstance(source, Path) and not source.is_file():
+        raise FileNotFoundError(f"no picture at {name}")
     with reading(name, "a picture that Pillow can read"):
         Image.init()
         with Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as file:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from perceiver_io.models import ImageClassificationPerceiver
+from perceiver_io.checks import check_task
+from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
 from perceiver_io.processors.class_names import ClassProbability, imagenet_classes, likeliest_classes, name_classes
 from perceiver_io.processors.pictures import Pictures, to_pixels
 from perceiver_io.processors.preparation import prepare_image
@@ -37,8 +38,9 @@ class ImageProcessor:
             class_names: None for ImageNet's, where the model has as many classes; else they are numbered.
 
         Raises:
-            ValueError: names for another number of classes.
+            ValueError: a model of another task, or names for another number of classes.
         """
+        check_task("ImageProcessor", model, ImageClassificationConfig)
         config = model.config
         return cls(config.image_size, name_classes(config.num_classes, class_names, imagenet_classes()))
 

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from perceiver_io.checks import check_task
 from perceiver_io.models import LanguagePerceiver
+from perceiver_io.models.language import TextConfig
 from perceiver_io.processors.class_names import ClassProbability, likeliest_classes
 from perceiver_io.processors.tokenizer import BytesTokenizer
 
@@ -73,8 +75,9 @@ class TextProcessor:
         """Makes the processor for a model's length.
 
         Raises:
-            ValueError: the model's vocabulary is not that of bytes.
+            ValueError: a model of another task, or one whose vocabulary is not that of bytes.
         """
+        check_task("TextProcessor", model, TextConfig)
         if model.config.vocab_size != BytesTokenizer.vocab_size:
             raise ValueError(
                 f"the model has a vocabulary of {model.config.vocab_size} tokens; text as bytes takes "

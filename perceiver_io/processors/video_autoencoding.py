@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from perceiver_io.checks import check_task
 from perceiver_io.media import FRAME_RATE, fit_frame, read_audio, read_video, sound_samples, to_frames
 from perceiver_io.media.arrays import is_array
-from perceiver_io.models import VideoAutoencodingPerceiver
+from perceiver_io.models import VideoAutoencodingConfig, VideoAutoencodingPerceiver
 from perceiver_io.processors.class_names import ClassProbability, kinetics700_classes, likeliest_classes, name_classes
 from perceiver_io.processors.pictures import to_video
 from perceiver_io.processors.preparation import prepare_audio, prepare_video
@@ -82,8 +83,9 @@ class VideoProcessor:
             class_names: None for those of Kinetics-700, where the model has as many classes; else they are numbered.
 
         Raises:
-            ValueError: names for another number of classes.
+            ValueError: a model of another task, or names for another number of classes.
         """
+        check_task("VideoProcessor", model, VideoAutoencodingConfig)
         config = model.config
         names = name_classes(config.num_classes, class_names, kinetics700_classes())
         return cls(config.num_frames, config.image_size, config.audio_samples_per_frame, names)
