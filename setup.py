@@ -40,9 +40,12 @@ EXTRAS = {
 }
 # What training scripts need besides: curves, and the digits that the tiny classifier learns from.
 EXTRAS["train"] = [*EXTRAS["examples"], "scikit-learn>=1.4", "tensorboard>=2.16"]
+# What `perceiver-io evaluate` needs besides: metrics, and a reader of the table of classes in ImageNet's kit.
+EXTRAS["evaluate"] = [*EXTRAS["examples"], "torchmetrics>=1.4", "scipy>=1.10"]
 EXTRAS["docs"] = ["mkdocs-material>=9.5", "mkdocstrings-python>=1.10"]
 EXTRAS["dev"] = [
     *EXTRAS["train"],
+    *EXTRAS["evaluate"],
     "beartype>=0.18",
     "hypothesis>=6.100",
     "mypy>=1.10",

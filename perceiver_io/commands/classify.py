@@ -15,15 +15,14 @@ from perceiver_io import ImageClassificationPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import (
     add_model_arguments,
-    check_finite,
     class_names,
-    device_of,
     load_model,
     model_lines,
     model_notes,
 )
 from perceiver_io.commands.results import add_output_argument, check_results, classes_lines, files_line, result_path
 from perceiver_io.media import load_image
+from perceiver_io.outputs import check_finite, device_of
 from perceiver_io.processors import ClassProbability, ImageProcessor
 from perceiver_io.terminal import one_line
 from perceiver_io.visualize import draw_classes, save_figure

@@ -24,7 +24,10 @@ from perceiver_io.commands import Command
 from perceiver_io.terminal import one_line, printable
 from perceiver_io.version import __version__
 
-COMMANDS = ("demo", "mlm", "classify", "flow", "video", "generate", "train", "download", "convert", "export", "info")
+COMMANDS = (
+    *("demo", "mlm", "classify", "flow", "video", "generate", "train", "evaluate"),
+    *("download", "convert", "export", "info"),
+)
 
 # A text filled in may be as long as a model reads, with [MASK] for each byte.
 _LONGEST_LINE = 20_000

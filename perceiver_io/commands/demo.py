@@ -12,7 +12,7 @@ import torch
 from perceiver_io.atomic import new_files
 from perceiver_io.commands import classify, flow, mlm, video
 from perceiver_io.commands.demo_page import (
-    Section,
+    TITLE,
     classified_pictures,
     facts,
     filled_text,
@@ -22,6 +22,7 @@ from perceiver_io.commands.demo_page import (
     rebuilt_video,
 )
 from perceiver_io.commands.models import add_device_argument
+from perceiver_io.commands.page import Section
 from perceiver_io.media import load_image, read_flo, write_mp4, write_wav
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.processors import FlowProcessor
@@ -37,7 +38,7 @@ FRAMES, MOTION = ("textures_1.png", "textures_2.png"), "textures.flo"
 VIDEO, VIDEO_CLIPS = "moving_shape.mp4", 4
 PAGE = "index.html"
 # In the page's head.
-MARK = b"<title>Perceiver IO: four tasks</title>"
+MARK = f"<title>{TITLE}</title>".encode()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,8 @@
 """The page that `perceiver-io demo` writes: one file, with everything in it."""
 
-import base64
-import io
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from itertools import groupby
-from string import Template
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,33 +10,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from perceiver_io.commands import mlm, video
+from perceiver_io.commands.page import Section, bars, data_url, picture, png, whole_page
 from perceiver_io.media import flow_to_image
-from perceiver_io.optional import needs_extra
 from perceiver_io.processors import BytesTokenizer, ClassProbability
 
-_CLASSES_SHOWN = 3
+TITLE = "Perceiver IO: four tasks"
+
 _WAVE_SAMPLES = 200
 _VIDEO_HEIGHT = 256
-# Pictures below so many pixels are enlarged without blurring.
-_SMALL = 64
-
-
-class Section(NamedTuple):
-    """A task's part of the page.
-
-    Attributes:
-        anchor: its name in the address.
-        title: its heading.
-        lead: a description of the result, as HTML.
-        body: the result, as HTML.
-        facts: about the model and the files, as HTML.
-    """
-
-    anchor: str
-    title: str
-    lead: str
-    body: str
-    facts: str
 
 
 def page(summary: str, sections: Sequence[Section], examples: Sequence[str], versions: str) -> str:
@@ -52,19 +28,9 @@ def page(summary: str, sections: Sequence[Section], examples: Sequence[str], ver
         examples: lines for the shell.
         versions: of what computed it.
     """
-    template = resources.files("perceiver_io.commands").joinpath("demo.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        summary=escape(summary),
-        links="".join(f'<li><a href="#{one.anchor}">{escape(one.title)}</a></li>' for one in sections),
-        sections="\n".join(
-            f'<section id="{one.anchor}" aria-labelledby="{one.anchor}-title">\n'
-            f'<h2 id="{one.anchor}-title">{escape(one.title)}</h2>\n<p class="lead">{one.lead}</p>\n'
-            f'{one.body}\n<p class="facts">{one.facts}</p>\n</section>'
-            for one in sections
-        ),
-        examples=escape("\n".join(examples)),
-        versions=escape(versions),
-    )
+    lines = escape("\n".join(examples))
+    footer = f"<p>Your own data:</p>\n<pre><code>{lines}</code></pre>\n<p>{escape(versions)}</p>"
+    return whole_page(TITLE, "Perceiver IO", escape(summary), sections, footer)
 
 
 def facts(model: str, parameters: int, files: Sequence[str]) -> str:
@@ -108,20 +74,10 @@ def classified_pictures(
 ) -> str:
     """Shows pictures and their likeliest classes."""
     cards = (
-        f'<div class="card">{_picture(picture, f"picture {number}")}{_bars(classes)}</div>'
-        for number, (picture, classes) in enumerate(zip(pictures, predictions, strict=True), start=1)
+        f'<div class="card">{picture(pixels, f"picture {number}")}{bars(classes)}</div>'
+        for number, (pixels, classes) in enumerate(zip(pictures, predictions, strict=True), start=1)
     )
     return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _bars(classes: Sequence[ClassProbability]) -> str:
-    """Shows the likeliest classes as a list with bars."""
-    items = (
-        f'<li><span class="name">{escape(name)}</span><span class="share">{share:.1%}</span>'
-        f'<span class="bar" style="--share:{share:.3f}"></span></li>'
-        for name, share in classes[:_CLASSES_SHOWN]
-    )
-    return f'<ol class="bars">{"".join(items)}</ol>'
 
 
 def flow_panels(
@@ -140,12 +96,12 @@ def flow_panels(
         (flow_to_image(truth, fastest), "The true motion"),
     )
     figures = (
-        f"<figure>{_picture(pixels, caption.lower())}<figcaption>{caption}</figcaption></figure>"
+        f"<figure>{picture(pixels, caption.lower())}<figcaption>{caption}</figcaption></figure>"
         for pixels, caption in panels
     )
     return (
         f'<div class="panels">{"".join(figures)}</div>'
-        f'<figure class="legend">{_picture(_wheel(), "colour wheel")}<figcaption>The colour is the direction of the '
+        f'<figure class="legend">{picture(_wheel(), "colour wheel")}<figcaption>The colour is the direction of the '
         f"motion, its strength the speed: full colours move by {fastest:.1f} pixels, white stands still.</figcaption>"
         "</figure>"
     )
@@ -183,13 +139,13 @@ def rebuilt_video(prediction: video.Prediction, mp4: bytes, original_wav: bytes,
         strict=True,
     )
     rows = (
-        f'<div class="clip"><div>{_picture(np.concatenate(original, axis=1), f"frames of clip {number}")}'
-        f"{_picture(np.concatenate(rebuilt, axis=1), f'clip {number} rebuilt')}</div>{_bars(classes)}</div>"
+        f'<div class="clip"><div>{picture(np.concatenate(original, axis=1), f"frames of clip {number}")}'
+        f"{picture(np.concatenate(rebuilt, axis=1), f'clip {number} rebuilt')}</div>{bars(classes)}</div>"
         for number, (original, rebuilt, classes) in enumerate(strips, start=1)
     )
     return (
         f'<figure class="player"><video controls loop playsinline preload="metadata" width="{frame.shape[1]}" '
-        f'height="{frame.shape[0]}" poster="{_data("image/png", _png(frame))}" src="{_data("video/mp4", mp4)}">'
+        f'height="{frame.shape[0]}" poster="{data_url("image/png", png(frame))}" src="{data_url("video/mp4", mp4)}">'
         "</video><figcaption>Left what went in, right what came out, with its sound.</figcaption></figure>"
         '<h3>Sound</h3><div class="sounds">'
         f"{_sound('What went in', original_wav)}{_sound('What came out', rebuilt_wav)}</div>"
@@ -199,7 +155,7 @@ def rebuilt_video(prediction: video.Prediction, mp4: bytes, original_wav: bytes,
 
 def _sound(caption: str, wav: bytes) -> str:
     return (
-        f'<figure><audio controls loop preload="metadata" aria-label="{caption}" src="{_data("audio/wav", wav)}">'
+        f'<figure><audio controls loop preload="metadata" aria-label="{caption}" src="{data_url("audio/wav", wav)}">'
         f"</audio><figcaption>{caption}</figcaption></figure>"
     )
 
@@ -219,22 +175,3 @@ def _waves(prediction: video.Prediction) -> str:
         f'aria-label="Both sounds as curves">{"".join(lines)}</svg><figcaption><span class="key"></span>in '
         f'<span class="key dashed"></span>out, the first {1000 * seconds:.0f} milliseconds</figcaption></figure>'
     )
-
-
-def _picture(pixels: UInt8[np.ndarray, "height width channels"], alt: str) -> str:
-    height, width = pixels.shape[:2]
-    kind = ' class="pixels"' if height < _SMALL else ""
-    return f'<img{kind} src="{_data("image/png", _png(pixels))}" alt="{alt}" width="{width}" height="{height}">'
-
-
-def _png(pixels: UInt8[np.ndarray, "height width channels"]) -> bytes:
-    with needs_extra("writing pictures"):
-        from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def _data(kind: str, content: bytes) -> str:
-    """Maps content to an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -13,8 +13,6 @@ from perceiver_io import OpticalFlowPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import (
     add_model_arguments,
-    check_finite,
-    device_of,
     load_model,
     model_lines,
     model_notes,
@@ -22,6 +20,7 @@ from perceiver_io.commands.models import (
 )
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import load_image, write_flo
+from perceiver_io.outputs import check_finite, device_of
 from perceiver_io.processors import FlowProcessor, FramePairs
 from perceiver_io.visualize import draw_flow, save_figure
 from perceiver_io.weights.locations import sample

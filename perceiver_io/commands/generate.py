@@ -11,8 +11,6 @@ from perceiver_io.atomic import new_files
 from perceiver_io.autoregressive import PerceiverAR
 from perceiver_io.commands.models import (
     add_model_arguments,
-    check_finite,
-    device_of,
     load_model,
     model_lines,
     model_notes,
@@ -20,6 +18,7 @@ from perceiver_io.commands.models import (
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import read_text
 from perceiver_io.media.midi import read_midi, write_midi
+from perceiver_io.outputs import check_finite, device_of
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.processors.music import MusicTokenizer
 from perceiver_io.processors.sequences import ByteSequences

@@ -13,8 +13,6 @@ from perceiver_io import LanguagePerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import (
     add_model_arguments,
-    check_finite,
-    device_of,
     load_model,
     model_lines,
     model_notes,
@@ -22,6 +20,7 @@ from perceiver_io.commands.models import (
 from perceiver_io.commands.results import add_output_argument, check_results, files_line, result_path
 from perceiver_io.media import read_text
 from perceiver_io.media.border import writing
+from perceiver_io.outputs import check_finite, device_of
 from perceiver_io.processors import FilledText, TextProcessor
 from perceiver_io.processors.language import MASK, occurrences
 from perceiver_io.visualize import draw_masked_text, save_figure

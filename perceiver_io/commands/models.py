@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import perceiver_io
 from perceiver_io.optional import needs_extra
@@ -43,18 +43,19 @@ _BUNDLED = {
 }
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, bundled: str) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, usual: str | None) -> None:
     """Adds the options that every command with a model has.
 
     Args:
-        bundled: name of the small model that comes with the library.
+        usual: name of the model that is taken where none is named; None requires one.
     """
     parser.add_argument(
         "--checkpoint",
-        default=bundled,
+        default=usual,
+        required=usual is None,
         metavar="MODEL",
         help="the directory of a converted or trained model, or the name of one that comes with the library or was "
-        "downloaded (default: %(default)s)",
+        f"downloaded{'' if usual is None else ' (default: %(default)s)'}",
     )
     add_device_argument(parser)
 
@@ -112,22 +113,6 @@ def model_lines(result: dict[str, Any]) -> list[str]:
     if result["knows"] is None:
         return [f"model: {one_line(result['checkpoint'], LONGEST_NAME)}"]
     return [f"model: {result['checkpoint']}, a small one that {result['knows']}", f"  {result['instead']}"]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's parameters."""
-    return next(model.parameters()).device
-
-
-def check_finite(output: Tensor) -> Tensor:
-    """Passes a model's output on.
-
-    Raises:
-        ValueError: the output is not finite.
-    """
-    if not output.isfinite().all():
-        raise ValueError("the model's output is not finite; its checkpoint is damaged, or its training failed")
-    return output
 
 
 def progress(description: str) -> Callable[[Iterable[Any]], Iterable[Any]]:

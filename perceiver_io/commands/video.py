@@ -14,9 +14,7 @@ from perceiver_io import VideoAutoencodingPerceiver
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import (
     add_model_arguments,
-    check_finite,
     class_names,
-    device_of,
     load_model,
     model_lines,
     model_notes,
@@ -24,6 +22,7 @@ from perceiver_io.commands.models import (
 )
 from perceiver_io.commands.results import add_output_argument, check_results, classes_lines, files_line, result_path
 from perceiver_io.media import FRAME_RATE, write_gif, write_mp4, write_wav
+from perceiver_io.outputs import check_finite, device_of
 from perceiver_io.processors import ClassProbability, RebuiltClip, VideoProcessor
 from perceiver_io.visualize import side_by_side
 from perceiver_io.weights.locations import sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -51,7 +51,7 @@ def image_from_bytes(content: bytes, name: str) -> UInt8[np.ndarray, "height wid
     return _opened(io.BytesIO(content), name)
 
 
-def _opened(source: Path | BinaryIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
+def _opened(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
     with needs_extra("reading pictures"):
         from PIL import Image
     if isinstance(source, Path) and not source.is_file():

@@ -244,6 +244,15 @@ def _check_hash(path: Path) -> None:
         )
 
 
+def weights_sha256(directory: Path) -> str:
+    """Maps a model's directory to the SHA-256 of its file of weights.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    return _sha256(_find_weights(directory))
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:

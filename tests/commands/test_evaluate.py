@@ -1,0 +1,84 @@
+"""`perceiver-io evaluate`."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perceiver_io.commands.cli import main
+from perceiver_io.weights.locations import sample
+
+Run = Callable[..., str]
+ErrorOf = Callable[..., str]
+
+DIGITS = (2, 3, 5, 6, 8, 9)
+IMAGENET = ("evaluate", "imagenet", "--checkpoint", "tiny-image-classification")
+
+
+@pytest.fixture
+def digits(inputs: Path) -> Path:
+    """Pictures in folders of classes, one of them in the wrong one."""
+    for digit in DIGITS:
+        (inputs / "digits" / str(digit)).mkdir(parents=True)
+        shutil.copy(sample(f"digit_{digit}.png"), inputs / "digits" / str(digit))
+    (inputs / "digits" / "9" / "digit_9.png").rename(inputs / "digits" / "8" / "digit_9.png")
+    return inputs / "digits"
+
+
+def test_imagenet_from_end_to_end(run: Run, digits: Path) -> None:
+    lines = run(*IMAGENET, "--data", digits, "--batch-size", 4, "--worst", 2).splitlines()
+    assert lines[0] == "model: tiny-image-classification"
+    assert lines[1] == "top1: 83.33 % (paper: imagenet-fourier 79, imagenet-learned 72.7, imagenet-conv 82.1)"
+    assert lines[3] == f"6 samples: 6 pictures of {digits}"
+    assert lines[4] == "wrote outputs/evaluate/imagenet/results.json, outputs/evaluate/imagenet/worst.html"
+    result = json.loads(Path("outputs/evaluate/imagenet/results.json").read_text())
+    assert result["figures"]["top1"] == pytest.approx(100 * 5 / 6)
+    assert result["command"].startswith("perceiver-io evaluate imagenet --checkpoint tiny-image-classification --data")
+    page = Path("outputs/evaluate/imagenet/worst.html").read_text()
+    assert page.count("<section") == 2
+    # The picture that lies with the eights.
+    assert page.index("digit_9.png") < page.index('id="example-2"')
+    # From what is there.
+    again = json.loads(run(*IMAGENET, "--data", digits, "--batch-size", 4, "--worst", 2, "--json"))
+    assert again["figures"] == result["figures"]
+
+
+def test_data_that_cannot_be_used(error_of: ErrorOf, digits: Path) -> None:
+    def error(*words: object) -> str:
+        return error_of(*IMAGENET, *words)
+
+    assert "there is no folder or archive nowhere" in error("--data", "nowhere")
+    assert "the following arguments are required: --data" in error()
+    assert "--worst (-1) must be at least 0" in error("--data", digits, "--worst", -1)
+    assert "batch size (0) must be at least 1" in error("--data", digits, "--batch-size", 0)
+    assert "this needs a ImageClassificationPerceiver" in error("--data", digits, "--checkpoint", "tiny-language")
+    (digits / "seven").mkdir()
+    assert "has 7 folders of classes (2, 3, 5, …) and the model knows 10 classes" in error("--data", digits)
+
+
+def test_a_damaged_sample_ends_an_evaluation_which_goes_on(
+    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = digits / "3" / "digit_3.png"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-50] + bytes(50))
+    words: list[Any] = [*IMAGENET, "--data", digits, "--batch-size", 1]
+    assert main(list(map(str, words))) == 2
+    assert "digit_3.png is not a picture that Pillow can read" in capsys.readouterr().err
+    lines = run(*words, "--skip-unreadable", "--output", "skipped").splitlines()
+    assert lines[-3].startswith("5 samples")
+    assert lines[-2].startswith("left out, since they cannot be read: 1; the first: ")
+    damaged.write_bytes(content)
+    assert "6 samples: " in run(*words)
+
+
+def test_a_missing_package_is_named_before_anything_is_done(
+    error_of: ErrorOf, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    error = error_of(*IMAGENET, "--data", digits)
+    assert "computing the figures needs torchmetrics; install it with: pip install 'perceiver-io-torch[eva" in error
