@@ -16,17 +16,15 @@ import torch
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.evaluation_page import examples_page
 from perceiver_io.commands.models import add_model_arguments, class_names, load_model
-from perceiver_io.evaluation.protocol import Example, Protocol
 from perceiver_io.evaluation.results import check_packages, identity_of, output_files, results_of, worst
-from perceiver_io.evaluation.running import draw, measured
+from perceiver_io.evaluation.running import example_of, measured
 from perceiver_io.evaluation.task import EvaluationTask
-from perceiver_io.outputs import device_of
 from perceiver_io.terminal import LONGEST_NAME, one_line
 from perceiver_io.training import process_group, world
 
 EXAMPLE = "perceiver-io evaluate imagenet --checkpoint imagenet-fourier --data IMAGENET"
 
-TASKS = ("imagenet",)
+TASKS = ("imagenet", "sintel", "kitti")
 # Of the examples on the page.
 _SHOWN = 12
 
@@ -113,19 +111,12 @@ def _evaluate(task: EvaluationTask, arguments: argparse.Namespace, device: torch
         processes=world().size,
         seconds=round(time.monotonic() - begin, 1),
     )
-    examples = [_example(protocol, model, index) for index in worst(protocol, found, arguments.worst)]
+    examples = [example_of(protocol, model, index) for index in worst(protocol, found, arguments.worst)]
     results, page = output_files(arguments.output)
     with new_files(arguments.output) as folder:
         (folder / results.name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (folder / page.name).write_text(examples_page(result, describe_figures(result), examples), encoding="utf-8")
     return {**result, "files": [str(results), str(page)]}
-
-
-@torch.inference_mode()
-def _example(protocol: Protocol, model: torch.nn.Module, index: int) -> Example:
-    sample = protocol.collate([protocol.dataset[draw(protocol, index)]])
-    batch = {name: tensor.to(device_of(model)) for name, tensor in sample.items()}
-    return protocol.example(model, batch, index)
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from perceiver_io.evaluation.progress import Progress
-from perceiver_io.evaluation.protocol import Protocol
+from perceiver_io.evaluation.protocol import Example, Protocol
 from perceiver_io.outputs import device_of
 from perceiver_io.training.distributed import world
 from perceiver_io.training.run_directory import occupied
@@ -162,6 +162,13 @@ def _samples(
         collate_fn=list,
     )
     return iter(loader)
+
+
+@torch.inference_mode()
+def example_of(protocol: Protocol, model: nn.Module, index: int) -> Example:
+    """Maps the number of a sample to what a person looks at."""
+    sample = protocol.collate([protocol.dataset[draw(protocol, index)]])
+    return protocol.example(model, {name: tensor.to(device_of(model)) for name, tensor in sample.items()}, index)
 
 
 def draw(protocol: Protocol, index: int) -> Draw:

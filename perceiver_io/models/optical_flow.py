@@ -1,7 +1,7 @@
 """Optical flow between two frames (paper, section 4.3)."""
 
 import dataclasses
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from jaxtyping import Float, Int
@@ -69,6 +69,7 @@ class OpticalFlowPerceiver(PerceiverIO):
         chunk_size: int | None = None,
         progress: Progress = iter,
         points: Int[Tensor, "... points"] | None = None,
+        tiles: tuple[int, int] | None = None,
     ) -> Float[Tensor, "batch 2 *points"]:
         """Maps frames with values in -1…1 to the flow (x, y) in pixels.
 
@@ -79,12 +80,15 @@ class OpticalFlowPerceiver(PerceiverIO):
             chunk_size: decode at most so many pixels at a time, to save memory.
             progress: wraps the iteration over tiles, for instance `tqdm`.
             points: flat indices of the pixels to decode, for all examples or for each; only for frames of `image_size`.
+            tiles: how many from top to bottom and from left to right, evenly spaced; None as in the reference's colab:
+                as many as it takes, and the last ones at the border.
 
         Returns:
             [batch, 2, height, width], or [batch, 2, points] where `points` are given.
 
         Raises:
-            ValueError: if the frames differ in shape or are smaller than `image_size`, or larger with `points`.
+            ValueError: if the frames differ in shape or are smaller than `image_size`, or larger with `points`, or
+                if so many tiles cannot cover them.
         """
         for name, frame in (("frame1", frame1), ("frame2", frame2)):
             check_floats(name, frame, ("batch", 3, "height", "width"), self.dtype)
@@ -103,7 +107,11 @@ class OpticalFlowPerceiver(PerceiverIO):
                 f"points need frames of image_size ({tile_height}×{tile_width}), got {height}×{width}; crop these, "
                 "or leave out points"
             )
-        corners = list(product(tile_starts(height, tile_height), tile_starts(width, tile_width)))
+        if tiles is None:
+            starts = [tile_starts(height, tile_height), tile_starts(width, tile_width)]
+        else:
+            starts = [even_tile_starts(height, tile_height, tiles[0]), even_tile_starts(width, tile_width, tiles[1])]
+        corners = list(product(*starts))
         weight = tile_weights(tile_height, tile_width).to(frames)
         total = frames.new_zeros(frames.shape[0], 2, height, width)
         total_weight = frames.new_zeros(height, width)
@@ -131,6 +139,19 @@ def tile_starts(size: int, tile_size: int, min_overlap: int = MIN_TILE_OVERLAP) 
     last = size - tile_size
     starts = range(0, size, tile_size - min(min_overlap, tile_size // 2))
     return sorted({*(min(start, last) for start in starts[:-1]), last})
+
+
+def even_tile_starts(size: int, tile_size: int, number: int) -> list[int]:
+    """Maps the size of an axis to where so many evenly spaced tiles start, the first and the last at the borders.
+
+    Raises:
+        ValueError: if they do not cover it.
+    """
+    last = size - tile_size
+    starts = sorted({round(last * place / max(number - 1, 1)) for place in range(number)})
+    if not starts or starts[-1] != last or any(b - a > tile_size for a, b in pairwise(starts)):
+        raise ValueError(f"{number} tiles of {tile_size} pixels do not cover {size}; take more tiles")
+    return starts
 
 
 def tile_weights(height: int, width: int) -> Float[Tensor, "height width"]:

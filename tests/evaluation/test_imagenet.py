@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from perceiver_io.evaluation.imagenet import ImageNetProtocol
-from perceiver_io.evaluation.running import measured
+from perceiver_io.evaluation.running import example_of, measured
 from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB
 from perceiver_io.training import Draw
 from perceiver_io.training.data.imagenet import find_validation_pictures
@@ -114,7 +114,7 @@ def test_every_layout_gives_the_known_figures(write: Callable[[Path], None], tmp
     top5 = multiclass_accuracy(logits, targets, num_classes=7, top_k=5, average="micro")
     assert protocol.figures(found.outcomes)["top5"] == pytest.approx(100 * float(top5))
     worst = int(protocol.badness(found.outcomes).argmax())
-    example = protocol.example(model, batches[worst], worst)
+    example = example_of(protocol, model, worst)
     assert example.title.startswith("class 6 (")
     assert len(example.classes) == 5
     ((_, pixels),) = example.pictures

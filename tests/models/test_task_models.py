@@ -1,13 +1,13 @@
 """The four task models: shapes, sizes other than the trained one, chunks, and errors."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
 
 import perceiver_io
 from perceiver_io import PerceiverIO
-from perceiver_io.models.optical_flow import tile_starts, tile_weights
+from perceiver_io.models.optical_flow import even_tile_starts, tile_starts, tile_weights
 from perceiver_io.presets import PRESETS
 from tests.small_models import SMALL, small_inputs
 from tests.unchecked import unchecked
@@ -148,6 +148,25 @@ class TestOpticalFlow:
             assert starts[0] == 0
             assert starts[-1] == size - tile
             assert all(0 < b - a <= max(1, tile - min(overlap, tile // 2)) for a, b in pairwise(starts))
+
+    def test_the_papers_six_tiles_are_evenly_spaced(self) -> None:
+        # Sintel's frames and KITTI's.
+        assert [even_tile_starts(436, 368, 2), even_tile_starts(1024, 496, 3)] == [[0, 68], [0, 264, 528]]
+        assert [even_tile_starts(375, 368, 2), even_tile_starts(1242, 496, 3)] == [[0, 7], [0, 373, 746]]
+        assert even_tile_starts(368, 368, 2) == [0]
+        for size, number in ((1500, 3), (497, 1), (497, 0)):
+            with pytest.raises(ValueError, match=rf"{number} tiles of 496 pixels do not cover {size}; take more tiles"):
+                even_tile_starts(size, 496, number)
+
+    def test_tiles_may_be_evenly_spaced(self) -> None:
+        model = small("optical-flow")
+        frame1, frame2 = torch.rand(2, 1, 3, 12, 39) * 2 - 1
+        total, weights = torch.zeros(1, 2, 12, 39), torch.zeros(12, 39)
+        for top, left in product((0, 2), (0, 12, 25)):
+            tile = (..., slice(top, top + 10), slice(left, left + 14))
+            total[tile] += model(frame1[tile], frame2[tile]) * tile_weights(10, 14)
+            weights[tile] += tile_weights(10, 14)
+        torch.testing.assert_close(model(frame1, frame2, tiles=(2, 3)), total / weights)
 
     def test_tiles_of_the_colab(self) -> None:
         assert tile_starts(436, 368) == [0, 68]

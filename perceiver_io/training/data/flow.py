@@ -1,4 +1,4 @@
-"""Pairs of frames with the motion between them, from folders with .flo files."""
+"""Pairs of frames with the motion between them, from folders with .flo files or KITTI's."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perceiver_io.media import load_image, read_flo
+from perceiver_io.media import load_image, read_flo, read_kitti_flow
 from perceiver_io.processors import prepare_frame
 from perceiver_io.training.data.files import data_files
 from perceiver_io.training.fingerprints import files_digest
@@ -53,6 +53,41 @@ def find_pairs(directory: str | Path, sintel_pass: str = "clean") -> list[PairFi
             "(im0.png, im1.png, forward.flo)"
         )
     return found
+
+
+# KITTI's folders of frames: those of 2015, and those of 2012 in colour and in grey.
+_KITTI_FRAMES = ("image_2", "colored_0", "image_0")
+
+
+def find_kitti_pairs(directory: str | Path) -> list[PairFiles]:
+    """Maps KITTI's folder (2015 or 2012), or its folder `training`, to its pairs with all motion that is known.
+
+    They are `image_2/000000_10.png` and `000000_11.png` with `flow_occ/000000_10.png`; in KITTI 2012 the frames are in
+    `colored_0`.
+
+    Raises:
+        FileNotFoundError: no such folder, or flow whose frames are missing.
+        ValueError: a folder of another layout.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"there is no folder {directory}; it must hold KITTI's training data")
+    folder = directory / "training" if (directory / "training").is_dir() else directory
+    frames = next((folder / name for name in _KITTI_FRAMES if (folder / name).is_dir()), None)
+    flows = data_files(folder / "flow_occ", (".png",)) if (folder / "flow_occ").is_dir() else []
+    if frames is None or not flows:
+        raise ValueError(
+            f"{folder} is not laid out as KITTI is: it must hold flow_occ/000000_10.png and so on, with the frames in "
+            f"{', '.join(_KITTI_FRAMES)}"
+        )
+    pairs = []
+    for flow in flows:
+        scene, _, number = flow.stem.rpartition("_")
+        if not (scene and number.isdecimal()):
+            raise ValueError(f"{flow} is not named as KITTI's flow is, 000000_10.png; move it elsewhere")
+        following = f"{scene}_{int(number) + 1:0{len(number)}}"
+        pairs.append(PairFiles(_picture(flow, frames / flow.stem), _picture(flow, frames / following), flow))
+    return pairs
 
 
 def _pair(flow: Path, sintel_pass: str) -> PairFiles | None:
@@ -134,7 +169,8 @@ class FlowFolder:
         """
         files = self.files[draw.index]
         frames = [prepare_frame(load_image(path)) for path in (files.frame1, files.frame2)]
-        pair = dict(zip(("frame1", "frame2", "flow"), (*frames, read_flo(files.flow)), strict=True))
+        read = read_kitti_flow if files.flow.suffix == ".png" else read_flo
+        pair = dict(zip(("frame1", "frame2", "flow"), (*frames, read(files.flow)), strict=True))
         sizes = {tuple(part.shape[1:]) for part in pair.values()}
         if len(sizes) > 1:
             shapes = ", ".join("×".join(map(str, part.shape[1:])) for part in pair.values())
