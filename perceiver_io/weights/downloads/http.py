@@ -3,6 +3,9 @@
 What was received lies in a file whose name ends in `.part` and holds the address (hashed) and the version that the
 server named (its ETag, or the date of the last change), so that a later attempt can ask for the rest of that version,
 and gets another version from its beginning.
+
+Why not a library's: `torch.hub.download_url_to_file` has no timeout and tries once, `pooch.retrieve` tries once, and
+neither has a bound for a file that does not end.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ _PAUSES = (1, 2, 4, 8)
 # What a server answers that may answer otherwise a moment later.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _CHUNK = 1 << 18
+_LARGEST = 4 << 30  # bytes; the largest released model has 0.8 GB
 _LONGEST_VERSION = 120  # in a file's name, which may have 255 bytes
 
 
@@ -52,6 +56,7 @@ def fetch(
     progress: Progress | None = None,
     wait: Callable[[float], None] = time.sleep,
     timeout: float = 60.0,
+    largest: int = _LARGEST,
 ) -> Iterator[Path]:
     """Fetches a file, and yields where it is until the end of the block; then it is removed.
 
@@ -65,17 +70,18 @@ def fetch(
         progress: is told how far the transfer is.
         wait: pauses for some seconds before another attempt.
         timeout: seconds without an answer after which an attempt has failed.
+        largest: bytes that the file may have.
 
     Raises:
         ValueError: for an address of another kind.
-        DownloadError: if the file is not to be had.
+        DownloadError: if the file is not to be had, or larger than it may be.
         OSError: if it cannot be written.
     """
     check_address(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     partials = _Partials(url, path)
     try:
-        complete = _persist(url, partials, progress or Progress(), wait, timeout)
+        complete = _persist(url, partials, progress or Progress(), wait, timeout, largest)
         try:
             yield complete
         except ValueError:
@@ -104,12 +110,19 @@ def check_address(url: str) -> None:
         raise ValueError(f"the address at {parts.hostname} holds a user name; give one without, or download by hand")
 
 
-def _persist(url: str, partials: _Partials, progress: Progress, wait: Callable[[float], None], timeout: float) -> Path:
+def _persist(
+    url: str,
+    partials: _Partials,
+    progress: Progress,
+    wait: Callable[[float], None],
+    timeout: float,
+    largest: int,
+) -> Path:
     """Attempts, with pauses, until there is the complete partial file."""
     failures, furthest = 0, _size(partials.find())
     while True:
         try:
-            return _attempt(url, partials, progress, timeout)
+            return _attempt(url, partials, progress, timeout, largest)
         except _InterruptedError as error:
             received = _size(partials.find())
             failures = 1 if received > furthest else failures + 1
@@ -122,7 +135,7 @@ def _persist(url: str, partials: _Partials, progress: Progress, wait: Callable[[
             wait(pause)
 
 
-def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float) -> Path:
+def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float, largest: int) -> Path:
     """Maps one request to the complete partial file."""
     partial = partials.find()
     received = _size(partial)
@@ -160,6 +173,9 @@ def _attempt(url: str, partials: _Partials, progress: Progress, timeout: float) 
         with partial.open("ab" if received else "wb") as file:
             progress.show(received, total)
             for chunk in _chunks(response, url):
+                if max(received + len(chunk), total or 0) > largest:
+                    partial.unlink()
+                    raise DownloadError(f"{url} has more than the {largest:,} bytes of any model; give another address")
                 try:
                     file.write(chunk)
                 except OSError as error:  # no room: a part that cannot be continued is of no use

@@ -82,6 +82,19 @@ def test_the_next_call_continues(site: Site, tmp_path: Path) -> None:
     assert site.asked[-1]["Range"] == "bytes=400001-"
 
 
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": None}], ids=["announced", "unannounced"])
+def test_a_file_larger_than_any_model_is_left(site: Site, tmp_path: Path, headers: dict[str, str | None]) -> None:
+    site.headers = headers
+    progress = Seen()
+    with (
+        pytest.raises(DownloadError, match=r"has more than the 300,000 bytes of any model; give another address"),
+        fetch(site.address, tmp_path / "file", progress=progress, largest=300_000),
+    ):
+        pass
+    assert max(received for received, _ in progress.steps) <= (300_000 if headers else 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_an_etag_the_date_names_the_version(site: Site, tmp_path: Path) -> None:
     site.etag = "Wed, 21 Oct 2015 07:28:00 GMT"
     site.headers = {"ETag": 'W/"weak"', "Last-Modified": site.etag}
