@@ -82,3 +82,18 @@ def test_a_missing_package_is_named_before_anything_is_done(
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
     error = error_of(*IMAGENET, "--data", digits)
     assert "computing the figures needs torchmetrics; install it with: pip install 'perceiver-io-torch[eva" in error
+
+
+def test_text_from_end_to_end(run: Run, error_of: ErrorOf, inputs: Path) -> None:
+    text = "The function returns a list of the names that are defined in this module. " * 8
+    (inputs / "essay.txt").write_text(text)
+    words = ["evaluate", "text", "--checkpoint", "tiny-language", "--data", inputs / "essay.txt"]
+    result = json.loads(run(*words, "--seed", 2, "--json"))
+    assert result["figures"]["accuracy"] > 30
+    assert 0 < result["figures"]["bits_per_masked_byte"] < 8
+    assert result["settings"] == {"masked share of words": 0.15, "seed": 2, "window": 128}
+    assert result["data"]["description"] == f"the first 512 of {len(text)} bytes of {inputs / 'essay.txt'}"
+    assert "--masked (2.0) must be above 0 and at most 1" in error_of(*words, "--masked", 2)
+    assert "its settings is" in error_of(*words, "--seed", 3)
+    (inputs / "short.txt").write_text("short")
+    assert "the text has 5 bytes, fewer than a window of 128" in error_of(*words[:-1], inputs / "short.txt")
