@@ -22,7 +22,7 @@ from perceiver_io.attention import MLP, Attention, CrossAttention
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
-from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerated_class
+from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerate_decoding
 from perceiver_io.fast.generation import FastPerceiverAR
 from perceiver_io.perceiver import PerceiverIO
 
@@ -84,10 +84,10 @@ def plain(model: Model) -> Iterator[Model]:
 def _accelerate_one(module: nn.Module) -> None:
     if type(module) in _FAST:
         _give_class(module, _FAST[type(module)])
-    elif isinstance(module, PerceiverIO) and type(module).decode is PerceiverIO.decode:
-        _give_class(module, accelerated_class(type(module)))
+    elif isinstance(module, PerceiverIO):
+        accelerate_decoding(module)
 
 
 def _give_class(module: nn.Module, kind: type[nn.Module]) -> None:
     if type(module) is not kind:
-        module.__class__ = kind
+        object.__setattr__(module, "__class__", kind)

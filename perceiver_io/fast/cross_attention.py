@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import Attention, Cache, CrossAttention, Rotations
+from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations
 from perceiver_io.fast.attention import FastAttention, FastMLP, activated
-from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
+from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, rely_on, trust
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
 
 # Values of a block of scores and of what is computed from them: what fits in a CPU's cache, or a GPU's spare memory.
@@ -57,6 +57,9 @@ class FastCrossAttention(CrossAttention):
 
 
 trust(Attention, FastAttention, CrossAttention, FastCrossAttention, FastMLP)
+rely_on(MLP, "forward", "__call__")  # called where it is not fast
+rely_on(Attention, "split_heads")
+rely_on(CrossAttention, "normalise")
 
 
 def associates(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:

@@ -7,7 +7,8 @@ rather than once per query. Less work wherever `cross_attention.look_up` is; for
 something is attached to, the stages are called one after the other.
 """
 
-from collections.abc import Mapping
+from abc import ABCMeta
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.fast.cross_attention import FastCrossAttention, associates, look_up, looks_up_cheaply, pad
-from perceiver_io.fast.gate import are_alike, is_plain_inference, is_untouched, trust
+from perceiver_io.fast.gate import are_alike, is_plain_inference, is_untouched, rely_on, trust
 from perceiver_io.fast.linear import AffineMap
 from perceiver_io.multimodal import ChannelPadding, MultimodalPostprocessor, MultimodalQuery
 from perceiver_io.perceiver import Encoding, PerceiverIO, Progress
@@ -36,7 +37,10 @@ Readouts = Mapping[str | None, AffineMap | None]
 
 
 class FastDecoding(PerceiverIO):
-    """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerated_class`."""
+    """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerate_decoding`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Keeps what a model's class does with new subclasses from those that are made here."""
 
     def decode(
         self,
@@ -47,9 +51,13 @@ class FastDecoding(PerceiverIO):
         progress: Progress = iter,
     ) -> Any:
         """Maps an encoding to outputs, see `PerceiverIO.decode`."""
-        plain_class = PLAIN_CLASSES.get(type(self))  # none of a class that others made of it, or made plain since
-        if plain_class is None or not is_plain_inference(encoding.latents):
-            return (plain_class or PerceiverIO).decode(self, encoding, points, query_mask, chunk_size, progress)
+        plain_class = _plain_class(self)
+        if (
+            plain_class.decode is not PerceiverIO.decode  # replaced since
+            or type(self) not in PLAIN_CLASSES  # made plain since, or of another class that others made of it
+            or not is_plain_inference(encoding.latents)
+        ):
+            return plain_class.decode(self, encoding, points, query_mask, chunk_size, progress)
         readouts, rest = _split(self.output_postprocessor)
         chunks = list(self.output_query.chunks(points, query_mask, encoding.inputs, chunk_size))
         return rest.over_chunks(
@@ -58,26 +66,48 @@ class FastDecoding(PerceiverIO):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Copies and pickles name the model's own class, which can be imported."""
-        reduced = super().__reduce_ex__(max(int(protocol), 2))
-        return _new_accelerated, (PLAIN_CLASSES[type(self)],), *reduced[2:]
+        plain_class = _plain_class(self)
+        reduced = plain_class.__reduce_ex__(self, max(int(protocol), 2))
+        if isinstance(reduced, str) or type(self) not in PLAIN_CLASSES:
+            return reduced
+        make, arguments, *rest = reduced
+        make, *arguments = (plain_class if part is type(self) else part for part in (make, *arguments))
+        return _make_accelerated, (make, *arguments), *rest
 
 
-def accelerated_class(plain_class: type[PerceiverIO]) -> type[FastDecoding]:
-    """Maps a model's class to one of the same name that decodes as `FastDecoding` does."""
-    if plain_class not in _ACCELERATED:
-        namespace = {"__module__": plain_class.__module__, "__doc__": plain_class.__doc__}
-        _ACCELERATED[plain_class] = type(plain_class.__name__, (FastDecoding, plain_class), namespace)
-        PLAIN_CLASSES[_ACCELERATED[plain_class]] = plain_class
-    return _ACCELERATED[plain_class]
-
-
-_ACCELERATED: dict[type[PerceiverIO], type[FastDecoding]] = {}
 # The classes of models without this, by those that were made of them.
 PLAIN_CLASSES: dict[type[nn.Module], type[PerceiverIO]] = {}
+_FAST_CLASSES: dict[type[PerceiverIO], type[FastDecoding]] = {}
 
 
-def _new_accelerated(plain_class: type[PerceiverIO]) -> FastDecoding:
-    return accelerated_class(plain_class).__new__(accelerated_class(plain_class))
+def accelerate_decoding(model: PerceiverIO) -> None:
+    """Gives a model a class of the same name as its own that decodes as `FastDecoding` does, where that can be.
+
+    Models with a `decode` of their own stay as they are, and so do parametrised ones, whose class PyTorch made, and
+    those whose class is made by a metaclass.
+    """
+    plain_class = type(model)
+    is_parametrized = "parametrizations" in vars(model).get("_modules", {})
+    if plain_class.decode is not PerceiverIO.decode or is_parametrized or type(plain_class) not in (type, ABCMeta):
+        return
+    if plain_class not in _FAST_CLASSES:
+        namespace = {"__module__": plain_class.__module__, "__doc__": plain_class.__doc__}
+        fast_class = type(plain_class.__name__, (FastDecoding, plain_class), namespace)
+        PLAIN_CLASSES[fast_class], _FAST_CLASSES[plain_class] = plain_class, fast_class
+    object.__setattr__(model, "__class__", _FAST_CLASSES[plain_class])
+
+
+def _make_accelerated(make: Callable[..., Any], *arguments: Any) -> Any:
+    model = make(*arguments)
+    if isinstance(model, PerceiverIO):
+        accelerate_decoding(model)
+    return model
+
+
+def _plain_class(model: PerceiverIO) -> type[PerceiverIO]:
+    """The class that a model has when it is plain; `PerceiverIO` for classes that others made of accelerated ones."""
+    kind = type(model)
+    return PLAIN_CLASSES.get(kind) or (PerceiverIO if issubclass(kind, FastDecoding) else kind)
 
 
 def _decode_chunk(
@@ -156,6 +186,7 @@ _REST: dict[type[nn.Module], type[OutputPostprocessor]] = {
 }
 
 trust(PerceiverDecoder, MultimodalQuery, ChannelPadding, MultimodalPostprocessor, *_REST)
+rely_on(PerceiverIO, "decode")
 
 
 def _split(postprocessor: nn.Module) -> tuple[Readouts, Any]:

@@ -4,10 +4,13 @@ Fast paths bracket products otherwise and read weights past the layers that own 
 
 * nobody differentiates (backwards or forwards), traces, compiles, exports or maps the call over batches, since fast
   paths write in place, decide by sizes, and use operators that these know no rules for;
-* autocasting, which chooses a precision for each operation, is off;
-* tensors are PyTorch's own, of one floating dtype on one device: a subclass (quantised, sharded) has its own rules;
+* autocasting, which chooses a precision for each operation, is off, and nobody looks at operations or replaces them (a
+  `TorchFunctionMode` or `TorchDispatchMode`, which fake tensors and `make_fx` are, too);
+* tensors are PyTorch's own, of one floating dtype on one device, as rows of numbers in memory: a subclass (quantised,
+  sharded, fake), a sparse or a nested one has its own rules;
 * each layer that is read past is exactly of the class whose formula is used, with no hooks, parametrisations, adapters
-  or replaced `forward`, of its own or of all modules.
+  or replaced `forward`, of its own or of all modules;
+* nobody replaced the methods of these classes, or the functions that they call, by others.
 """
 
 from collections.abc import Iterable
@@ -16,42 +19,84 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+import perceiver_io.attention
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-# The layers of PyTorch whose weights are read. The library's own modules are added by those who accelerate them.
-_TRUSTED: set[type[nn.Module]] = {nn.Linear, nn.LayerNorm}
+# Attributes by which a module's call is another than its class's.
+_REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
+# Classes whose instances may be read past.
+_TRUSTED: set[type[nn.Module]] = set()
+# The functions whose formulas are used: where they are looked up, by which names, and what was found there at first.
+_PLACES: list[Any] = []
+_NAMES: list[str] = []
+_FUNCTIONS: list[Any] = []
 
 
 def trust(*classes: type[nn.Module]) -> None:
     """Adds classes whose instances may be read past when nothing is attached to them."""
     _TRUSTED.update(classes)
+    for kind in classes:
+        rely_on(kind, "forward", "__call__")
+
+
+def rely_on(place: Any, *names: str) -> None:
+    """Adds functions of a class or module whose formulas are used, so that no fast way serves when they are others."""
+    for name in names:
+        _PLACES.append(place)
+        _NAMES.append(name)
+        _FUNCTIONS.append(getattr(place, name))
+
+
+trust(nn.Linear, nn.LayerNorm)
+rely_on(nn.Module, "__call__", "_call_impl")
+rely_on(F, "linear", "layer_norm", "scaled_dot_product_attention", "gelu", "relu")
+rely_on(perceiver_io.attention, "attend", "activate")
 
 
 def is_plain_inference(*tensors: Tensor) -> bool:
     """Whether a call with these tensors is nothing but the computation of values."""
     first = tensors[0]
-    return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or (not first.is_meta and torch.is_autocast_enabled(first.device.type))
-    ) and are_alike(*tensors)
+    return (
+        not (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            or torch._C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0
+            or _is_observed()
+        )
+        and are_alike(*tensors)
+        and (first.is_meta or not torch.is_autocast_enabled(first.device.type))
+        and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+    )
 
 
 def are_alike(*tensors: Tensor | None) -> bool:
-    """Whether tensors are PyTorch's own, not empty, of one floating dtype and on one device; None does not count."""
+    """Whether tensors are PyTorch's own, strided, not empty, of one floating dtype and on one device.
+
+    None does not count.
+    """
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
-    return first.is_floating_point() and all(
-        type(tensor) in (Tensor, nn.Parameter)
-        and tensor.dtype == first.dtype
-        and tensor.device == first.device
-        and tensor.numel() > 0
-        for tensor in given
+    return (
+        all(
+            type(tensor) in (Tensor, nn.Parameter)
+            and tensor.layout == torch.strided
+            and not tensor.is_nested
+            and tensor.dtype == first.dtype
+            and tensor.device == first.device
+            and tensor.numel() > 0
+            for tensor in given
+        )
+        and first.is_floating_point()
     )
 
 
@@ -59,7 +104,7 @@ def is_untouched(*modules: nn.Module) -> bool:
     """Whether calling these modules does what their class says, and nothing else."""
     return not _global_hooks() and all(
         type(module) in _TRUSTED
-        and "forward" not in vars(module)
+        and _REPLACED.isdisjoint(vars(module))
         and not any(vars(module)[hooks] for hooks in _HOOKS)
         and not (isinstance(module, nn.LayerNorm) and (module.weight is None or module.bias is None))
         for module in modules
@@ -69,6 +114,14 @@ def is_untouched(*modules: nn.Module) -> bool:
 def drops(*modules: nn.Module) -> bool:
     """Whether one of these modules is training with dropout."""
     return any(module.training and module.dropout_prob for module in modules)
+
+
+def _is_observed() -> bool:
+    """Whether a mode sees operations, other than PyTorch's counter of work and its default device for new tensors."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()) and not (
+        all(type(mode).__module__ == FlopCounterMode.__module__ for mode in _get_current_dispatch_mode_stack())
+        and all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+    )
 
 
 def _global_hooks() -> bool:

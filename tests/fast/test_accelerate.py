@@ -1,12 +1,13 @@
 """Accelerated equals plain, in every mode, however a model is changed, wrapped or called; also in what it refuses."""
 
+import abc
 import copy
 import io
 import pickle
 import random
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,6 +15,11 @@ import torch.nn.utils.prune as prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import perceiver_io
 from perceiver_io import (
@@ -31,6 +37,7 @@ from perceiver_io import (
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import FastDecoding
+from perceiver_io.fast.gate import are_alike, is_plain_inference
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
 from perceiver_io.postprocessors import AudioPostprocessor, ClassificationPostprocessor, ProjectionPostprocessor
 from perceiver_io.preprocessors import Pixels, Preprocessor
@@ -427,6 +434,109 @@ def test_classes_of_ones_own_keep_their_forward() -> None:
         torch.testing.assert_close(block(queries, inputs), 2 * plain_block.eval()(queries, inputs))
 
 
+# Models of classes that have ways of their own to be made, named, changed and copied.
+
+
+class Registered(PerceiverIO):
+    registry: ClassVar[list[str]] = []
+
+    def __init_subclass__(cls, *, key: str) -> None:
+        super().__init_subclass__()
+        Registered.registry.append(key)
+
+
+class Named(Registered, key="named"):
+    """One that a registry knows."""
+
+
+class Rebuilt(PerceiverIO):
+    def __reduce__(self) -> Any:
+        return rebuild, (type(self), dict(self.named_children())), {"note": self.note}
+
+
+def rebuild(kind: type[PerceiverIO], stages: dict[str, nn.Module]) -> PerceiverIO:
+    """Makes a model of its stages."""
+    return kind(**stages)
+
+
+class Remade(PerceiverIO):
+    def __getnewargs_ex__(self) -> Any:
+        return (), {"own": True}
+
+    def __new__(cls, *stages: Any, own: bool = False, **named: Any) -> "Remade":
+        return super().__new__(cls)
+
+
+class Frozen(PerceiverIO):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "note" in vars(self):
+            raise AttributeError("frozen")
+        super().__setattr__(name, value)
+
+
+class Abstract(PerceiverIO, abc.ABC):
+    plain_class = "a name of mine"
+
+
+class Slotted(PerceiverIO):
+    __slots__ = ("aside",)
+
+
+class Meta(type):
+    def __new__(mcs, name: str, bases: Any, namespace: Any, *, author: str = "") -> Any:
+        if not author:
+            raise ValueError(f"{name} needs an author")
+        return super().__new__(mcs, name, bases, namespace)
+
+
+class Authored(PerceiverIO, metaclass=Meta, author="me"):
+    """One whose classes are made in a way of their own."""
+
+
+@pytest.mark.parametrize("kind", [Named, Rebuilt, Remade, Frozen, Abstract, Slotted, Authored])
+def test_classes_of_models_with_ways_of_their_own(kind: type[PerceiverIO]) -> None:
+    stages = dict(randomised(composition(random.Random(3))).named_children())
+    model = kind(**stages).eval()
+    model.note = "a state"  # type: ignore[assignment]
+    fast = accelerate(copy.deepcopy(model))
+    fast_class = type(fast)
+    assert Registered.registry == ["named"]
+    assert isinstance(fast, FastDecoding) == (kind is not Authored)
+    images = torch.randn(2, 2, 9, 11)
+    twins = [fast, copy.copy(fast), copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))]
+    with torch.no_grad():
+        expected = outputs_of(model, images)
+        for twin in twins:
+            assert (type(twin), twin.note) == (fast_class, "a state")
+            assert_equal(outputs_of(twin, images), expected)
+            assert type(undo_accelerate(twin)) is kind
+            assert_equal(outputs_of(twin, images), expected)
+
+
+def test_parametrised_models() -> None:
+    class Scaled(PerceiverIO):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(args[0] * self.scale, *args[1:], **kwargs)
+
+    model = Scaled(**dict(randomised(composition(random.Random(3))).named_children())).eval()
+    model.scale = nn.Parameter(torch.tensor(1.5))
+    images = torch.randn(2, 2, 9, 11)
+    first, second = copy.deepcopy(model), accelerate(copy.deepcopy(model))
+    for either in (model, first, second):
+        parametrize.register_parametrization(either, "scale", Double())
+    accelerate(first)
+    with torch.no_grad():
+        expected = outputs_of(model, images)
+        for either in (first, second):
+            assert_equal(outputs_of(either, images), expected)
+            assert_equal(outputs_of(undo_accelerate(either), images), expected)
+            parametrize.remove_parametrizations(either, "scale")
+            assert isinstance(either, Scaled)
+            assert_equal(outputs_of(either, images), expected)
+            assert_equal(outputs_of(accelerate(either), images), expected)
+            assert type(undo_accelerate(either)) is Scaled
+
+
 # Random compositions, called rightly and wrongly.
 
 
@@ -633,3 +743,137 @@ def test_a_model_that_is_made_plain_in_another_thread_meanwhile_goes_on(name: st
 
 def void(_: Any) -> None:
     """Drops a value, for hooks, whose result would count."""
+
+
+# Weights of other kinds than rows of numbers in memory.
+
+
+def _sparse(weight: Tensor) -> Tensor:
+    return weight.to_sparse()
+
+
+def _compressed(weight: Tensor) -> Tensor:
+    return weight.to_sparse_csr()
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    return weight.to_mkldnn()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("kind", [_sparse, _compressed, _in_blocks])
+def test_weights_that_are_no_rows_of_numbers(kind: Callable[[Tensor], Tensor]) -> None:
+    model, fast = pair("imagenet-fourier")
+    inputs = small_inputs(model)
+    for either in (model, fast):
+        for layer in either.encoder.modules():
+            if type(layer) is nn.Linear:
+                layer.weight = nn.Parameter(kind(layer.weight.detach()), requires_grad=False)
+    with torch.no_grad():
+        expected, actual = (outcome(lambda either=either: outputs_of(either, *inputs)) for either in (model, fast))
+    if isinstance(expected, type):
+        assert actual == expected
+    else:
+        assert_equal(actual, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+def test_only_rows_of_numbers_are_alike() -> None:
+    rows = torch.randn(2, 3)
+    assert are_alike(rows, None, nn.Parameter(rows))
+    with FakeTensorMode():
+        others: list[Any] = [torch.randn(2, 3), nn.Parameter(torch.randn(2, 3))]
+    others += [
+        rows.to_sparse(),
+        rows.to_mkldnn(),
+        torch.nested.nested_tensor([rows, rows[:1]]),
+        torch.nested.nested_tensor([rows, rows[:1]], layout=torch.jagged),
+        torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
+        rows.as_subclass(Marked),
+        rows.double(),
+        rows.to("meta"),
+        rows[:0],
+        rows.long(),
+        rows.to(torch.complex64),
+    ]
+    for other in others:
+        assert not are_alike(rows, other)
+        assert not are_alike(other, rows)
+
+
+# What replaces, or looks at, the functions of all.
+
+
+def _louder(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: 1.3 * function(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("place", "function"),
+    [
+        (nn.Linear, "forward"),
+        (nn.LayerNorm, "forward"),
+        (nn.Linear, "__call__"),
+        (nn.Module, "__call__"),
+        (nn.Module, "_call_impl"),
+        (MLP, "forward"),
+        (Attention, "forward"),
+        (CrossAttention, "forward"),
+        (SelfAttention, "__call__"),
+        (PerceiverDecoder, "forward"),
+        (PerceiverIO, "decode"),
+        (perceiver_io.attention, "attend"),
+        (nn.functional, "linear"),
+        (nn.functional, "layer_norm"),
+        (nn.functional, "scaled_dot_product_attention"),
+    ],
+)
+def test_functions_that_others_replaced_are_called(place: Any, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("imagenet-fourier", "optical-flow"):
+        model, fast = pair(name)
+        inputs = small_inputs(model)
+        with torch.no_grad(), monkeypatch.context() as patch:
+            before = outputs_of(fast, *inputs)
+            changed = _tokens_louder if (place, function) in _CALLS else _louder
+            patch.setattr(place, function, changed(getattr(place, function)))
+            expected = outputs_of(model, *inputs)
+            assert_equal(outputs_of(fast, *inputs), expected)
+            assert (before[0] - expected[0]).abs().max() > 1e-3 * before[0].std()
+
+
+_CALLS = [(nn.Module, "__call__"), (nn.Module, "_call_impl")]
+
+
+def _tokens_louder(function: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = function(module, *args, **kwargs)
+        return 1.3 * result if isinstance(module, nn.Linear) else result
+
+    return changed
+
+
+class LouderOperations(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return 1.3 * result if func is torch.ops.aten.addmm.default else result
+
+
+class LouderFunctions(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return 1.3 * result if func is nn.functional.linear else result
+
+
+@pytest.mark.parametrize("mode", [LouderOperations, LouderFunctions])
+def test_modes_see_the_plain_operations(name: str, mode: Callable[[], Any]) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    with torch.no_grad(), mode():
+        assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
+
+
+def test_a_default_device_is_no_reason_to_stand_aside() -> None:
+    with torch.no_grad(), torch.device("cpu"):
+        assert is_plain_inference(torch.randn(2, 3))
+    with torch.no_grad(), FlopCounterMode(display=False):
+        assert is_plain_inference(torch.randn(2, 3))
