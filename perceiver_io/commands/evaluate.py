@@ -24,7 +24,7 @@ from perceiver_io.training import process_group, world
 
 EXAMPLE = "perceiver-io evaluate imagenet --checkpoint imagenet-fourier --data IMAGENET"
 
-TASKS = ("imagenet", "sintel", "kitti", "text")
+TASKS = ("imagenet", "sintel", "kitti", "kinetics", "text")
 # Of the examples on the page.
 _SHOWN = 12
 

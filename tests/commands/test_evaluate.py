@@ -97,3 +97,17 @@ def test_text_from_end_to_end(run: Run, error_of: ErrorOf, inputs: Path) -> None
     assert "its settings is" in error_of(*words, "--seed", 3)
     (inputs / "short.txt").write_text("short")
     assert "the text has 5 bytes, fewer than a window of 128" in error_of(*words[:-1], inputs / "short.txt")
+
+
+def test_kinetics_from_end_to_end(run: Run, inputs: Path) -> None:
+    folder = inputs / "clips"
+    folder.mkdir()
+    shutil.copy(sample("moving_shape.mp4"), folder / "abc_000000_000010.mp4")
+    (folder / "val.csv").write_text("label,youtube_id,time_start,time_end,split\nring,abc,0,10,val\n")
+    words = ("evaluate", "kinetics", "--checkpoint", "tiny-video-autoencoding", "--data", folder)
+    lines = run(*words).splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["image_psnr", "audio_psnr", "top1"]
+    assert lines[1].endswith("dB (paper: video-autoencoding 24.37)")
+    figures = json.loads(Path("outputs/evaluate/kinetics/results.json").read_text())["figures"]
+    assert figures["image_psnr"] > 15
+    assert figures["audio_psnr"] > 15
