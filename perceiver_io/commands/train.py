@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import importlib
 import json
+import math
 import os
 import platform
 import sys
@@ -142,6 +143,9 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
             log_every=arguments.log_every,
             evaluate_every=arguments.evaluate_every,
             checkpoint_every=arguments.checkpoint_every,
+            average_decay=arguments.average,
+            compiled=arguments.compile,
+            peak_flops=card.flops(arguments.precision) if (card := _known_card(arguments, device)) else None,
         ),
         arguments.output / "run",
         make_optimizer=recipe.make_optimizer,
@@ -162,7 +166,8 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
         "results": results,
         "minutes": round(records[-1]["seconds"] / 60, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": {name: str(v) if v == math.inf else v for name, v in dataclasses.asdict(recipe).items()},
+        "average": arguments.average,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -183,7 +188,11 @@ def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> di
     model, material = _ready(task, arguments)
     if world().rank > 0:
         return None
-    name, card = _card(arguments.card, device)
+    card = _known_card(arguments, device)
+    here = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    if card is None and here:
+        raise ValueError(f"what {here} can do is not known; name a card like it with --card: {', '.join(CARDS)}")
+    name = arguments.card or here or DEFAULT_CARD
     recipe, num_cards = recipe_of(task, arguments), arguments.cards or world().size
     with _notice_if_long("planning …"):
         plan = plan_run(
@@ -191,10 +200,11 @@ def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> di
             material.objective,
             material.dataset,
             recipe,
-            card,
+            card or CARDS[DEFAULT_CARD],
             num_cards=num_cards,
             precision=arguments.precision,
             strategy=arguments.strategy,
+            averaged=arguments.average is not None,
             utilisation=arguments.utilisation,
         )
     about = {
@@ -206,14 +216,11 @@ def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> di
     return {"plan": plan._asdict(), **about, "table": describe_plan(plan, recipe, **about)}
 
 
-def _card(name: str | None, device: torch.device) -> tuple[str, Card]:
-    """The card to plan for: the one that is named, or the one that is here, or the usual one."""
-    if name is not None or device.type != "cuda":
-        return name or DEFAULT_CARD, CARDS[name or DEFAULT_CARD]
-    here = torch.cuda.get_device_name(device)
-    if card := card_of(here):
-        return here, card
-    raise ValueError(f"what {here} can do is not known; name a card like it with --card: {', '.join(CARDS)}")
+def _known_card(arguments: argparse.Namespace, device: torch.device) -> Card | None:
+    """The card that is named, or the one that is here, if it is known."""
+    if arguments.card is not None:
+        return CARDS[arguments.card]
+    return card_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 def _ready(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO | PerceiverAR, Material]:

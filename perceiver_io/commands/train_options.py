@@ -45,11 +45,15 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         ("--batch-size", int, "examples of an update, over all processes and micro-batches"),
         ("--learning-rate", float, "the highest"),
         ("--weight-decay", float, "of all parameters but biases and norms"),
-        ("--max-gradient-norm", float, "to which gradients are scaled down, all together"),
+        ("--max-gradient-norm", float, "to which gradients are scaled down, all together; inf for any"),
+        ("--max-gradient-value", float, "to which each element of the gradients is cut instead"),
     ):
         recipe.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
     recipe.add_argument(
         "--optimizer", choices=get_args(OptimizerName), default=argparse.SUPPRESS, help="of the updates"
+    )
+    recipe.add_argument(
+        "--average", type=float, metavar="DECAY", help="keep a moving average of the weights, such as 0.9999, as result"
     )
     recipe.add_argument("--seed", type=int, default=0, help="of everything random (default: %(default)s)")
     machine = parser.add_argument_group("machine")
@@ -61,6 +65,7 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         default="float32",
         help="of the products (default: %(default)s)",
     )
+    machine.add_argument("--compile", action="store_true", help="compile the model: a minute at first, faster on GPUs")
     machine.add_argument("--gradient-checkpointing", action="store_true", help="recompute layers, to save memory")
     machine.add_argument(
         "--strategy",
@@ -79,7 +84,10 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
     plan = parser.add_argument_group("before a run")
     plan.add_argument("--plan", action="store_true", help="say what the run needs of memory and time, and do no more")
     plan.add_argument(
-        "--card", choices=CARDS, help=f"the graphics card that --plan is for (default: the one here, or {DEFAULT_CARD})"
+        "--card",
+        choices=CARDS,
+        help=f"the graphics card that --plan and the log's utilisation are for (default: the one here; --plan takes "
+        f"{DEFAULT_CARD} where there is none)",
     )
     plan.add_argument("--cards", type=int, help="how many of them (default: as many as the processes)")
     plan.add_argument(
@@ -100,7 +108,7 @@ def recipe_of(task: Task, arguments: argparse.Namespace) -> Recipe:
         assert task.tiny is not None
         recipe = task.tiny.recipe
     given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
-    fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "optimizer")
+    fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "max_gradient_value", "optimizer")
     recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})
     return recipe.with_steps(given["steps"]) if "steps" in given else recipe
 

@@ -66,5 +66,16 @@ def clip_before_steps(optimizer: Optimizer, max_norm: float) -> None:
     optimizer.register_step_pre_hook(clip)
 
 
+def cut_before_steps(optimizer: Optimizer, max_value: float) -> None:
+    """Makes an optimiser cut each element of the gradients to ±`max_value` before each of its steps."""
+
+    @torch.no_grad()
+    def cut(optimizer: Optimizer, *_: Any) -> None:
+        for gradient in _gradients(optimizer):
+            gradient.clamp_(-max_value, max_value)
+
+    optimizer.register_step_pre_hook(cut)
+
+
 def _gradients(optimizer: Optimizer) -> list[Tensor]:
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

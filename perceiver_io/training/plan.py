@@ -4,14 +4,12 @@ import math
 from typing import NamedTuple
 
 from torch import nn
-from torch.utils.data import default_collate
 
 from perceiver_io.training.cards import Card
 from perceiver_io.training.distributed import Strategy
 from perceiver_io.training.recipes import Recipe
-from perceiver_io.training.sampling import Draw, derived_seed
-from perceiver_io.training.step_cost import optimizer_bytes, step_cost
-from perceiver_io.training.trainer import AUTOCAST, Batch, Dataset, Objective, Precision
+from perceiver_io.training.settings import AUTOCAST, Dataset, Objective, Precision
+from perceiver_io.training.step_cost import first_examples, optimizer_bytes, step_cost
 
 # Left free, for the driver's own and for gaps between tensors.
 _SPARE = 0.1
@@ -123,13 +121,6 @@ def plan_run(
         seconds_per_step=seconds,
         hours=seconds * recipe.num_steps / 3600,
     )
-
-
-def first_examples(dataset: Dataset, number: int) -> Batch:
-    """A batch of the first examples of a data set; of one that has fewer, several times over."""
-    draws = [Draw(index % len(dataset), derived_seed(index)) for index in range(number)]
-    batch: Batch = default_collate([dataset[draw] for draw in draws])
-    return batch
 
 
 def _line(small: int, large: int) -> tuple[int, int]:

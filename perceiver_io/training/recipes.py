@@ -1,5 +1,6 @@
 """Recipes: the hyperparameters of a run, and those that the paper gives for each released model."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from perceiver_io.training.clipped_adam import ClippedAdam, clip_before_steps
+from perceiver_io.training.clipped_adam import ClippedAdam, clip_before_steps, cut_before_steps
 from perceiver_io.training.lamb import Lamb, decay_groups
 from perceiver_io.training.muon import Muon, muon_groups
 from perceiver_io.training.schedules import (
@@ -35,7 +36,8 @@ class Recipe:
         lead: what comes before the cosine: a constant rate, or a rise from 0.
         lead_steps: how long.
         max_gradient_norm: to which the gradients of an update are scaled down, all together. None is the optimiser's
-            own: 10 for LAMB, 1 for "adam", any for the others.
+            own: 10 for LAMB, 1 for "adam", any for the others; infinity is any for all.
+        max_gradient_value: to which each element of the gradients is cut in place of that; None cuts none.
 
     Raises:
         ValueError: for a value that breaks these rules, naming the field.
@@ -49,6 +51,7 @@ class Recipe:
     lead: Literal["flat", "warmup"] = "warmup"
     lead_steps: int = 0
     max_gradient_norm: float | None = None
+    max_gradient_value: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size"):
@@ -56,8 +59,14 @@ class Recipe:
                 raise ValueError(f"{name} ({getattr(self, name)}) must be at least 1")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate ({self.learning_rate}) must be positive")
-        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
-            raise ValueError(f"max_gradient_norm ({self.max_gradient_norm}) must be positive; None leaves it out")
+        for name in ("max_gradient_norm", "max_gradient_value"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} ({value}) must be positive; None leaves it out")
+        if self.max_gradient_norm is not None and self.max_gradient_value is not None:
+            raise ValueError(
+                f"max_gradient_norm ({self.max_gradient_norm}) and max_gradient_value ({self.max_gradient_value}) both "
+                "bound the gradients; give one"
+            )
         if self.optimizer == "adam" and self.weight_decay:
             raise ValueError(
                 f"weight_decay ({self.weight_decay}) must be 0 with optimizer 'adam'; 'adamw' decays weights"
@@ -73,7 +82,15 @@ class Recipe:
 
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         """Maps a model to its optimiser at the highest rate."""
+        optimizer = self._bare_optimizer(model)
+        if self.max_gradient_value is not None:
+            cut_before_steps(optimizer, self.max_gradient_value)
+        return optimizer
+
+    def _bare_optimizer(self, model: nn.Module) -> Optimizer:
         rate, norm = self.learning_rate, self.max_gradient_norm
+        if norm is None and self.max_gradient_value is not None:
+            norm = math.inf
         if self.optimizer == "adam":
             return ClippedAdam(model.parameters(), lr=rate, max_norm=1.0 if norm is None else norm)
         groups = decay_groups(model, self.weight_decay)

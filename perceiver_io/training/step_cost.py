@@ -16,7 +16,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils.data import default_collate
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from perceiver_io.training.sampling import Draw, derived_seed
+from perceiver_io.training.settings import Batch, Dataset, Objective
 
 # PyTorch's table has the GPU's kernels of attention, but not these.
 _COUNTS: dict[Any, Callable[..., int]] = {
@@ -28,9 +32,6 @@ _COUNTS: dict[Any, Callable[..., int]] = {
         lambda *tensors, **_: sdpa_backward_flop_count(*(t.shape for t in tensors[:4]))
     ),
 }
-
-# As `trainer.Objective`, which imports this module.
-Objective = Callable[[nn.Module, dict[str, Tensor], torch.Generator], dict[str, Tensor]]
 
 
 class StepCost(NamedTuple):
@@ -49,7 +50,12 @@ class StepCost(NamedTuple):
 
 
 def step_cost(
-    model: nn.Module, objective: Objective, batch: dict[str, Tensor], *, autocast: torch.dtype | None = None
+    model: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    *,
+    autocast: torch.dtype | None = None,
+    checkpointing: bool = True,
 ) -> StepCost:
     """Maps a model, its objective and a micro-batch to the cost of a step.
 
@@ -58,10 +64,11 @@ def step_cost(
         objective: see `Trainer`.
         batch: on the model's device; on a CPU, kernels of the CPU are planned for, which keep what a GPU's keep.
         autocast: type of the products; None for that of the weights.
+        checkpointing: whether modules with `gradient_checkpointing` do it; if not, the work is that of the model alone.
     """
     device = next(model.parameters()).device
     meter = Meter()
-    twin = _Twin(model, meter)
+    twin = _Twin(model, meter, checkpointing)
     with torch.autocast(device.type, autocast, enabled=autocast is not None), meter:
         loss = objective(twin, batch, torch.Generator().manual_seed(0))["loss"]
     activation_bytes = meter.live
@@ -85,6 +92,13 @@ def optimizer_bytes(model: nn.Module, make_optimizer: Callable[[nn.Module], Opti
     return sum(t.nbytes for t in tree_leaves(dict(optimizer.state)) if isinstance(t, Tensor) and t.ndim)
 
 
+def first_examples(dataset: Dataset, number: int) -> Batch:
+    """A batch of the first examples of a data set (see `Trainer`); of one that has fewer, several times over."""
+    draws = [Draw(index % len(dataset), derived_seed(index)) for index in range(number)]
+    batch: Batch = default_collate([dataset[draw] for draw in draws])
+    return batch
+
+
 def _like(tensor: Tensor, twin: Tensor) -> Tensor:
     return nn.Parameter(twin, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
@@ -95,7 +109,7 @@ class _Twin(nn.Module):
     A copy of it that has gradients already, as in all micro-batches of an update but the first.
     """
 
-    def __init__(self, model: nn.Module, meter: "Meter") -> None:
+    def __init__(self, model: nn.Module, meter: "Meter", checkpointing: bool) -> None:
         super().__init__()
         self.config = getattr(model, "config", None)
         self._mode = FakeTensorMode()
@@ -106,6 +120,9 @@ class _Twin(nn.Module):
             tensors = chain(model.parameters(), model.buffers())
             memo = {id(t): _like(t, torch.empty(t.shape, dtype=t.dtype, device=t.device)) for t in tensors}
             self._model = copy.deepcopy(model, memo)
+            for module in self._model.modules():
+                if not checkpointing and hasattr(module, "gradient_checkpointing"):
+                    setattr(module, "gradient_checkpointing", False)  # noqa: B010  # mypy: of no known type
             for parameter in self._model.parameters():
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)

@@ -3,9 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from perceiver_io.models.config import ModelConfig
+from perceiver_io.training.averaging import AveragedWeights
 from perceiver_io.training.distributed import (
-    Strategy,
     any_process,
     distribute,
     gradient_exchange,
@@ -26,83 +26,28 @@ from perceiver_io.training.fingerprints import described, fingerprint
 from perceiver_io.training.interruption import Interruption, obey_the_trainer_alone
 from perceiver_io.training.lamb import global_norm
 from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog
+from perceiver_io.training.pace import Pace
 from perceiver_io.training.progress import Progress
 from perceiver_io.training.run_directory import occupied
-from perceiver_io.training.sampling import Draw, DrawSampler, derived_seed
+from perceiver_io.training.sampling import DrawSampler, derived_seed
 from perceiver_io.training.schedules import Schedule
+from perceiver_io.training.settings import (
+    AUTOCAST,
+    Batch,
+    Dataset,
+    Evaluation,
+    Objective,
+    Precision,
+    TrainerConfig,
+)
+from perceiver_io.training.step_cost import first_examples, step_cost
 from perceiver_io.training.training_state import DATA, full_state_dict, load_state, previous, save_state
 
-Batch = dict[str, Tensor]
-Objective = Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]]
-Evaluation = Callable[[nn.Module], dict[str, float]]
-Precision = Literal["float32", "bfloat16", "float16"]
-
-_CPU = torch.device("cpu")
-AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+__all__ = ["STATE_FILE", "Batch", "Dataset", "Evaluation", "Objective", "Precision", "Trainer", "TrainerConfig"]
 
 STATE_FILE = "state.pt"
 # Examples that tell the data from others, where these do not say themselves what does.
 _LOOKED_AT = 8
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """Data to learn from: examples as functions of a `Draw`, so that a resumed run sees the same ones.
-
-    It may have a method `fingerprint` that tells it from other data; see `fingerprints`.
-    """
-
-    def __len__(self) -> int:
-        """The number of examples in an epoch."""
-
-    def __getitem__(self, draw: Draw) -> Batch:
-        """Maps a draw to one example; whatever is random about it comes from the draw's seed."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
-    """Settings of a run. Numbers of steps count updates of the weights.
-
-    Args:
-        num_steps: length of the run.
-        batch_size: examples that one process handles at once.
-        accumulation: how many such micro-batches make an update.
-        precision: of the products, by autocast; weights and the optimiser's state stay as they are. "float16" scales
-            the loss.
-        seed: of the order of the data and of all that is random in it.
-        num_workers: processes that load data; 0 loads in the training process.
-        device: where this process trains.
-        strategy: how several processes share the work; see `distribute`.
-        log_every: steps between two lines of figures.
-        evaluate_every: steps between two evaluations; None evaluates at the end alone.
-        checkpoint_every: steps between two saved states; None saves at the end, and before evaluations, alone.
-
-    Raises:
-        ValueError: for a value that breaks these rules, naming the field.
-    """
-
-    num_steps: int
-    batch_size: int
-    accumulation: int = 1
-    precision: Precision = "float32"
-    seed: int = 0
-    num_workers: int = 0
-    device: torch.device = _CPU
-    strategy: Strategy = "ddp"
-    log_every: int = 10
-    evaluate_every: int | None = None
-    checkpoint_every: int | None = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "accumulation", "log_every", "evaluate_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} ({value}) must be at least 1")
-        for name, choices in (("precision", get_args(Precision)), ("strategy", get_args(Strategy))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} ({getattr(self, name)!r}) must be one of {', '.join(choices)}")
-        if self.precision == "float16" and self.strategy == "fsdp":
-            raise ValueError("precision 'float16' scales gradients, which strategy 'fsdp' shards; use 'bfloat16'")
 
 
 class Trainer:
@@ -147,7 +92,11 @@ class Trainer:
         self.schedule = schedule
         self.evaluate = evaluate
         self.model = model.to(config.device)
+        self._pace = self._new_pace()
+        if config.compiled:
+            self.model.compile()
         self._trained = distribute(_Step(self.model, objective), self.model, config.strategy)
+        self._average = None if config.average_decay is None else AveragedWeights(self.model, config.average_decay)
         self.optimizer = make_optimizer(self.model)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = GradScaler(config.device.type, enabled=config.precision == "float16")
@@ -196,18 +145,23 @@ class Trainer:
         batches = iter(loader)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
         for step in range(start + 1, config.num_steps + 1):
-            figures = self._update(step, batches)
+            with self._pace.step():
+                figures = self._update(step, batches)
             is_last = step == config.num_steps
             is_logged = is_last or step % config.log_every == 0
             if is_logged:
-                values = mean_over_processes(figures)
+                pace = {name: figures["loss"].new_tensor(value) for name, value in self._pace.figures().items()}
+                values = mean_over_processes({**figures, **pace})
                 if log is not None:
                     log.write(step, "training", values)
-            progress.update(step, float(figures["loss"]) if is_logged or step == start + 1 else None)
+            if is_logged or step == start + 1:
+                progress.update(step, float(figures["loss"]), values)
+            else:
+                progress.update(step)
             is_stopped = any_process(interruption.is_requested, config.device)
             is_evaluated = self._is_evaluated(step)
             if is_last or is_stopped or is_evaluated or _is_due(step, config.checkpoint_every):
-                save_state(self._state_path, step, self.model, self.optimizer, self._scaler, self._run)
+                save_state(self._state_path, step, self.model, self.optimizer, self._scaler, self._run, self._average)
                 self._saved_step = step
             if is_stopped:
                 raise KeyboardInterrupt
@@ -217,8 +171,14 @@ class Trainer:
         return values
 
     def full_state_dict(self) -> dict[str, Any]:
-        """The model's state dict as a single process would have it; all processes must call this, the first has it."""
-        return full_state_dict(self.model)
+        """The model's state dict as a single process would have it; all processes must call this, the first has it.
+
+        Where an average of the weights is kept it is that.
+        """
+        return full_state_dict(self.model, self._average)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._average is None else self._average.in_place()
 
     def _update(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         config = self.config
@@ -228,7 +188,9 @@ class Trainer:
         micro_batches = []
         for micro_batch in range(config.accumulation):
             with gradient_exchange(self._trained, self.model, enabled=micro_batch == config.accumulation - 1):
-                figures = self._figures(step, micro_batch, next(batches))
+                with self._pace.waiting():
+                    batch = next(batches)
+                figures = self._figures(step, micro_batch, batch)
                 self._scaler.scale(figures["loss"] / config.accumulation).backward()
             micro_batches.append({name: value.detach().float() for name, value in figures.items()})
         norm = self._unscaled_gradient_norm()
@@ -236,6 +198,8 @@ class Trainer:
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update(step - 1)
         means = {name: torch.stack([m[name] for m in micro_batches]).mean() for name in micro_batches[0]}
         return {**means, "gradient_norm": norm, "learning_rate": norm.new_tensor(self._peak_rates[0] * rate)}
 
@@ -287,7 +251,7 @@ class Trainer:
             return {}
         assert self.evaluate is not None
         self.model.eval()
-        with torch.no_grad(), interruption.at_once():
+        with torch.no_grad(), self._averaged(), interruption.at_once():
             values = self.evaluate(self.model)
         self._set_training_mode()
         if log is not None and is_missing:
@@ -310,6 +274,16 @@ class Trainer:
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
 
+    def _new_pace(self) -> Pace:
+        """Knows the work of an example where it is of use, to say how much of the device is used."""
+        config = self.config
+        examples = config.batch_size * config.accumulation
+        if config.peak_flops is None:
+            return Pace(examples)
+        batch = {name: tensor.to(config.device) for name, tensor in first_examples(self.dataset, 2).items()}
+        cost = step_cost(self.model.train(), self.objective, batch, checkpointing=False)
+        return Pace(examples, cost.flops // 2, config.peak_flops)
+
     def _sampler(self, start: int) -> DrawSampler:
         rank, size = world()
         return DrawSampler(
@@ -328,7 +302,7 @@ class Trainer:
         return self.directory / STATE_FILE
 
     def _load_state(self) -> int:
-        start = load_state(self._state_path, self.model, self.optimizer, self._scaler, self._run)
+        start = load_state(self._state_path, self.model, self.optimizer, self._scaler, self._run, self._average)
         here = torch.tensor(float(start), device=self.config.device)
         if mean_over_processes({"step": here})["step"] != start:
             raise ValueError(f"not all processes see the same {self._state_path}; use a directory that they share")
@@ -349,6 +323,7 @@ class Trainer:
             "number of steps": config.num_steps,
             "batch size, times accumulation and processes": config.batch_size * config.accumulation * world().size,
             "precision": config.precision,
+            "average's decay": config.average_decay,
             "seed": config.seed,
             "number of examples": len(self.dataset),
             DATA: fingerprint(self.dataset, examples.draws(0)),

@@ -23,11 +23,13 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 from torch.optim import Optimizer
 
 from perceiver_io.atomic import new_file
+from perceiver_io.training.averaging import AveragedWeights
 from perceiver_io.training.distributed import world
 from perceiver_io.training.fingerprints import same
 
@@ -42,12 +44,19 @@ _COMMENT = len(_MARK) + 64
 DATA = "data"
 
 
-def full_state_dict(model: nn.Module) -> dict[str, Any]:
+def full_state_dict(model: nn.Module, average: AveragedWeights | None = None) -> dict[str, Any]:
     """Maps a model, distributed or not, to its state dict as a single process would have it.
 
     All processes must call it. Where the model is sharded only the first one's result is whole.
+
+    Args:
+        average: of the model's weights, to have in place of these.
     """
-    return get_model_state_dict(model, options=_FULL)
+    if average is None:
+        return get_model_state_dict(model, options=_FULL)
+    with average.in_place():
+        averaged: dict[str, Any] = get_model_state_dict(model, options=_FULL)
+        return {name: value.clone() for name, value in averaged.items()}
 
 
 def previous(path: Path) -> Path:
@@ -56,7 +65,13 @@ def previous(path: Path) -> Path:
 
 
 def save_state(
-    path: Path, step: int, model: nn.Module, optimizer: Optimizer, scaler: GradScaler, run: Mapping[str, Any]
+    path: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    run: Mapping[str, Any],
+    average: AveragedWeights | None = None,
 ) -> None:
     """Writes the state after `step` updates, at once or not at all. All processes must call it; the first one writes.
 
@@ -64,16 +79,19 @@ def save_state(
 
     Args:
         run: all that defines the run, checked by `load_state`; strings, numbers, and lists and dicts of them.
+        average: of the model's weights, if one is kept.
 
     Raises:
         OSError: if it cannot be written, for instance to a full disk, with the file's name.
     """
     model_state, optimizer_state = get_state_dict(model, optimizer, options=_FULL)
+    average_state = {} if average is None else full_state_dict(model, average)
     if world().rank == 0:
         state = {
             "step": step,
             "run": dict(run),
             "model": model_state,
+            "average": average_state,
             "optimizer": optimizer_state,
             "scaler": scaler.state_dict(),
         }
@@ -105,7 +123,14 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_state(path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradScaler, run: Mapping[str, Any]) -> int:
+def load_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    run: Mapping[str, Any],
+    average: AveragedWeights | None = None,
+) -> int:
     """Restores what `save_state` wrote and returns the number of updates done; without a file, 0.
 
     If the state is damaged or missing, the previous one is restored and takes its place, which a warning says. All
@@ -125,7 +150,7 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradS
             damages.append(f"{candidate} is damaged ({error})")
             continue
         _check_same_run(candidate, state["run"], run)
-        step = _restore(state, candidate, model, optimizer, scaler)
+        step = _restore(state, candidate, model, optimizer, scaler, average)
         if world().size > 1:
             dist.barrier()  # until all have read it
         if damages and world().rank == 0:
@@ -137,8 +162,18 @@ def load_state(path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradS
     raise ValueError(f"{' and '.join(damages)}; remove the damaged to start the run again")
 
 
-def _restore(state: Mapping[str, Any], path: Path, model: nn.Module, optimizer: Optimizer, scaler: GradScaler) -> int:
+def _restore(
+    state: Mapping[str, Any],
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    average: AveragedWeights | None,
+) -> int:
     try:
+        if average is not None:
+            set_model_state_dict(model, state["average"], options=StateDictOptions(full_state_dict=True))
+            average.restart()
         set_state_dict(
             model,
             optimizer,

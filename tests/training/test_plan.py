@@ -6,8 +6,8 @@ from torch import nn
 import perceiver_io
 from perceiver_io.training import Recipe
 from perceiver_io.training.cards import CARDS, Card, card_of
-from perceiver_io.training.plan import Plan, describe_plan, first_examples, plan_run
-from perceiver_io.training.step_cost import step_cost
+from perceiver_io.training.plan import Plan, describe_plan, plan_run
+from perceiver_io.training.step_cost import first_examples, step_cost
 from tests.small_models import SMALL
 from tests.training.small_run import NUM_EXAMPLES, Pictures, objective
 

@@ -80,6 +80,17 @@ def test_gradients_are_scaled_down_to_the_norm_of_the_recipe(name: Any) -> None:
     assert torch.allclose(after_two_steps(0.5, 40.0), after_two_steps(0.5, 0.5))
 
 
+@pytest.mark.parametrize("name", ["lamb", "adamw", "muon", "adam"])
+def test_gradients_are_cut_to_the_value_of_the_recipe(name: Any) -> None:
+    decay = {} if name != "adam" else {"weight_decay": 0.0}
+    model = nn.Linear(400, 3)
+    optimizer = Recipe(**{**SMALL, **decay}, optimizer=name, max_gradient_value=2.0).make_optimizer(model)
+    model.weight.grad = torch.linspace(-50, 50, 1200).view(3, 400)
+    optimizer.step()
+    # And no norm cuts them more.
+    assert torch.equal(model.weight.grad, torch.linspace(-50, 50, 1200).view(3, 400).clamp(-2, 2))
+
+
 def test_what_leads_keeps_its_share_at_another_length() -> None:
     recipe = Recipe(**SMALL, lead="flat", lead_steps=10).with_steps(50)
     assert (recipe.num_steps, recipe.lead_steps) == (50, 25)
@@ -92,6 +103,8 @@ def test_what_leads_keeps_its_share_at_another_length() -> None:
         ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate \(0.0\) must be positive"),
         ({"max_gradient_norm": 0.0}, r"max_gradient_norm \(0.0\) must be positive; None leaves it out"),
+        ({"max_gradient_value": -1.0}, r"max_gradient_value \(-1.0\) must be positive; None leaves it out"),
+        ({"max_gradient_norm": 1.0, "max_gradient_value": 2.0}, r"max_gradient_value \(2.0\) both bound .*; give one"),
         ({"optimizer": "sgd"}, r"optimizer \('sgd'\) must be one of lamb, adamw"),
         ({"lead": "steep"}, r"lead \('steep'\) must be one of flat, warmup"),
         ({"lead_steps": 21}, r"warmup_steps \(21\) must lie between 0 and num_steps \(20\)"),

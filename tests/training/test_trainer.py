@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, progress, read_metrics, trainer
 from perceiver_io.training.run_directory import occupied
+from perceiver_io.training.step_cost import first_examples, step_cost
 from tests.training.file_operations import after_operation, dies_after
 from tests.training.small_run import (
     NUM_STEPS,
@@ -112,7 +113,10 @@ def test_it_logs_evaluates_and_saves_when_due(tmp_path: Path) -> None:
         (9, "training"),
         (9, "evaluation"),
     ]
-    assert records[1].keys() == {"step", "kind", "seconds", "loss", "accuracy", "gradient_norm", "learning_rate"}
+    pace = {"examples_per_second", "data_wait"}
+    figures = {"loss", "accuracy", "gradient_norm", "learning_rate", *pace}
+    assert records[1].keys() == {"step", "kind", "seconds", *figures}
+    assert 0 < records[1]["data_wait"] < 1
     assert records[3]["learning_rate"] == pytest.approx(0.02 * make_trainer(tmp_path).schedule(7))
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
     assert torch.load(tmp_path / "state.pt")["step"] == NUM_STEPS
@@ -188,6 +192,73 @@ def test_a_gradient_that_is_not_finite_is_reported_before_it_is_applied(tmp_path
     with pytest.raises(FloatingPointError, match=r"the gradient's norm is nan at step 1, with examples (\d+, ){2}\d+;"):
         run.fit()
     assert all(tensor.isfinite().all() for tensor in run.model.state_dict().values())
+
+
+def averaged_by_hand(directory: Path, decay: float) -> dict[str, Tensor]:
+    """The average of the weights that a run logs after each step, in double precision."""
+    states: list[dict[str, Tensor]] = []
+    run = make_trainer(directory)
+    states.append({name: t.double().clone() for name, t in run.model.state_dict().items() if t.is_floating_point()})
+    update = run._update
+
+    def updated(*arguments: Any) -> dict[str, Tensor]:
+        figures = update(*arguments)
+        states.append({name: run.model.state_dict()[name].double().clone() for name in states[0]})
+        return figures
+
+    run._update = updated  # type: ignore[method-assign]
+    run.fit()
+    average = states[0]
+    for step, state in enumerate(states[1:]):
+        kept = min(decay, (1 + step) / (10 + step))
+        average = {name: kept * average[name] + (1 - kept) * state[name] for name in state}
+    return average
+
+
+def test_an_average_of_the_weights_is_evaluated_kept_and_resumed(tmp_path: Path) -> None:
+    expected = averaged_by_hand(tmp_path / "plain", 0.3)
+    seen: list[dict[str, Tensor]] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"score": 1.0}
+
+    settings: dict[str, Any] = {"average_decay": 0.3, "evaluate": evaluate}
+    with pytest.raises(Interrupted):
+        make_trainer(tmp_path / "run", objective=stopping(objective, 6, interrupt), **settings).fit()
+    resumed = make_trainer(tmp_path / "run", **settings)
+    resumed.fit()
+    records = [r for r in read_metrics(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "training"]
+    # The average does not touch the training.
+    assert [record["loss"] for record in records] == losses(tmp_path / "plain")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(resumed.full_state_dict()[name].double(), tensor, atol=1e-6, rtol=1e-5)
+        assert torch.equal(seen[-1][name], resumed.full_state_dict()[name])
+    again = make_trainer(tmp_path / "run", average_decay=0.3)
+    again.fit()
+    assert all(torch.equal(again.full_state_dict()[name], seen[-1][name]) for name in expected)
+    with pytest.raises(ValueError, match=r"its average's decay is 0\.3, not None"):
+        make_trainer(tmp_path / "run").fit()
+
+
+def test_the_log_says_how_much_of_the_device_is_used(tmp_path: Path) -> None:
+    run = make_trainer(tmp_path, num_steps=2, peak_flops=1e12)
+    expected = step_cost(run.model, objective, first_examples(Pictures(), 2)).flops / 2
+    run.fit()
+    for record in read_metrics(tmp_path / "metrics.jsonl"):
+        per_example = record["utilisation"] * 1e12 / record["examples_per_second"]
+        assert per_example == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "plain", num_steps=3).fit()
+    compiled = make_trainer(tmp_path / "compiled", num_steps=3, compiled=True)
+    with unchecked():  # the check of annotations cannot be compiled
+        compiled.fit()
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
+    assert compiled.full_state_dict().keys() == make_trainer(tmp_path / "other").full_state_dict().keys()
 
 
 @pytest.mark.parametrize(
@@ -437,7 +508,10 @@ def test_a_run_shows_lines_where_there_is_no_terminal(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "9 steps to go"
     assert [line.partition(":")[0] for line in lines[1:]] == [f"step {step} of 9" for step in (1, 2, 4)]
-    assert all(re.fullmatch(r"step \d of 9: loss \d+(\.\d+)?, [\d.e-]+ s a step", line) for line in lines[1:])
+    assert all(
+        re.fullmatch(r"step \d of 9: loss \d+(\.\d+)?, [\d.e-]+ s a step(, waiting for data \d+%)?", line)
+        for line in lines[1:]
+    )
     make_trainer(tmp_path, log_every=2).fit()
     assert capsys.readouterr().err.startswith("4 of 9 steps are done\nstep 5 of 9: loss ")
 
@@ -454,6 +528,7 @@ def test_processes_that_see_different_states_are_refused(tmp_path: Path, monkeyp
         ({"num_steps": 0}, r"num_steps \(0\) must be at least 1"),
         ({"checkpoint_every": 0}, r"checkpoint_every \(0\) must be at least 1"),
         ({"precision": "int8"}, r"precision \('int8'\) must be one of float32, bfloat16, float16"),
+        ({"average_decay": 1.0}, r"average_decay \(1.0\) must be 0 or more and less than 1; None keeps none"),
         ({"strategy": "zero"}, r"strategy \('zero'\) must be one of ddp, fsdp"),
         ({"strategy": "fsdp", "precision": "float16"}, "which strategy 'fsdp' shards; use 'bfloat16'"),
     ],
