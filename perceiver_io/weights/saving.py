@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_io.atomic import new_directory
-from perceiver_io.fast import plain_class
 from perceiver_io.models.config import ModelConfig
-from perceiver_io.presets import CONFIG_CLASSES, model_from_config
+from perceiver_io.presets import CONFIG_CLASSES
 from perceiver_io.version import __version__
 from perceiver_io.weights.locations import find_model
+from perceiver_io.weights.rebuilding import check_rebuilds, twin, uncompiled
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = {"safetensors": "model.safetensors", "pth": "model.pth"}
@@ -38,7 +38,7 @@ def save_model(
 
     Raises:
         ValueError: for a model that has no configuration, or that is another one than its configuration says: pruned,
-            parametrised, with other layers or settings, or in several precisions. Nothing is written then.
+            parametrised, with other layers or settings, with hooks, or in several precisions. Nothing is written then.
         FileExistsError: if the directory has files already.
         OSError: if there is no room, with the file's name.
     """
@@ -48,7 +48,7 @@ def save_model(
             f"save_model needs a model with a config, one of {', '.join(sorted(CONFIG_CLASSES))}; "
             f"save the state_dict() of a {type(model).__name__} of your own instead"
         )
-    _check_settings(model, config)
+    check_rebuilds(model, config)
     save_checkpoint(config, model.state_dict(), directory, metadata=metadata, overwrite=overwrite)
 
 
@@ -65,8 +65,8 @@ def save_checkpoint(
 
     `config.json` holds the SHA-256 of the file of weights, which `load_model` checks.
     """
-    state = {_uncompiled(name): tensor.detach() for name, tensor in state_dict.items()}
-    check_state_dict(_twin(config, "the config").state_dict(), state, "the state dict")
+    state = {uncompiled(name): tensor.detach() for name, tensor in state_dict.items()}
+    check_state_dict(twin(config, "the config").state_dict(), state, "the state dict")
     # Copies: tensors that share memory cannot be told apart in a file.
     state = {name: tensor.cpu().contiguous().clone() for name, tensor in state.items()}
     notes = {"library_version": __version__, **(metadata or {})}
@@ -75,7 +75,7 @@ def save_checkpoint(
         try:
             if weight_format == "safetensors":
                 texts = {name: value for name, value in notes.items() if isinstance(value, str)}
-                safetensors.torch.save_file(state, weights, metadata={"format": "pt", **texts})
+                safetensors.torch.save_file(state, weights, metadata={**texts, "format": "pt"})
             else:
                 torch.save(state, weights)
         except Exception as error:  # of libraries that have their own for a full disk
@@ -107,64 +107,11 @@ def load_model(directory: str | Path, *, dtype: torch.dtype | None = None, verif
     directory = find_model(directory)
     config = read_config(directory)
     path = _find_weights(directory)
-    model = _twin(config, directory / CONFIG_FILE)
+    model = twin(config, directory / CONFIG_FILE)
     check_state_dict(model.state_dict(), state := read_weights(path, verify=verify), path)
     model.load_state_dict(state, strict=True, assign=True)
     # Cached features are not saved; they take the weights' precision.
     return model.to(dtype or model.dtype).eval()
-
-
-def _twin(config: ModelConfig, source: str | Path) -> Any:
-    """A model without values, made in no time.
-
-    Raises:
-        ValueError: if no machine could hold it.
-    """
-    try:
-        with torch.device("meta"):
-            return model_from_config(config)
-    except (RuntimeError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{source} has sizes that no machine could hold; correct them ({error})") from error
-
-
-def _check_settings(model: nn.Module, config: ModelConfig) -> None:
-    """Checks that a model's modules are those of its configuration, and set as there.
-
-    Raises:
-        ValueError: if one is not, naming it.
-    """
-    way_out = "load_model could not rebuild it: save its state_dict() instead"
-    given = {_uncompiled(name): module for name, module in model.named_modules()}  # what was compiled comes last
-    for name, expected in _twin(config, "the config").named_modules():
-        module = given.get(name)
-        kind, expected_kind = type(None) if module is None else plain_class(module), plain_class(expected)
-        if kind is not expected_kind:
-            raise ValueError(
-                f"{name or 'the model'} is of {kind.__name__} and not of {expected_kind.__name__}, as its config says; "
-                f"{way_out}"
-            )
-        for setting, value in _settings(expected).items():
-            found = getattr(module, setting, None)
-            if found != value:
-                raise ValueError(f"{setting} of {name} is {found!r} and not {value!r}, as its config says; {way_out}")
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    """The plain values that a module was built with."""
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, int | float | str | tuple) and not name.startswith("_") and name not in _PASSING
-    }
-
-
-# Settings of modules that a saved model does not keep.
-_PASSING = {"training", "gradient_checkpointing"}
-
-
-def _uncompiled(name: str) -> str:
-    """The name that a parameter or module had before `torch.compile` wrapped what it is part of."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def read_description(directory: Path) -> dict[str, Any]:
