@@ -82,7 +82,7 @@ class KVCache:
 
     def _buffer(self, rows: Tensor) -> Tensor:
         batch, heads, _, channels = rows.shape
-        return rows.new_empty(batch, heads, self.slots.capacity, channels)
+        return rows.new_zeros(batch, heads, self.slots.capacity, channels)  # masked entries must be finite
 
 
 class Cache:

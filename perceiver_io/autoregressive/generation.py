@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perceiver_io.autoregressive.cache import Cache
+from perceiver_io.autoregressive.compiled import CompiledStep
 from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.autoregressive.sampling import Sampler
 from perceiver_io.checks import check_integers
@@ -113,6 +114,7 @@ class Generation(Iterator[Tensor]):
         seed: int | None = None,
         positions: Tensor | None = None,
         cached: bool = True,
+        compiled: bool = False,
     ) -> None:
         config = model.config
         if model.training:
@@ -140,6 +142,8 @@ class Generation(Iterator[Tensor]):
         self._filler = stop_tokens[0] if config.pad_token is None and stop_tokens else filler
         most_inputs = min(config.max_context_length, self._end)
         self.cache = model.new_cache(most_inputs, min(policy.most, most_inputs)) if cached else None
+        self._compiles = compiled
+        self._step: CompiledStep | None = None
         self._generator = torch.Generator(device)
         self._generator.seed() if seed is None else self._generator.manual_seed(seed)
         self.finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
@@ -185,7 +189,9 @@ class Generation(Iterator[Tensor]):
         if cache is not None and cache.num_inputs and cache.num_latents < cache.latents.capacity:
             new = self._tokens[:, column - 1 : column]
             where = None if self._positions is None else self._positions[:, column - 1 : column]
-            logits = self._model.next_logits(new, where, cache=cache)
+            if self._compiles and self._step is None:
+                self._step = CompiledStep(self._model, cache)
+            logits = self._model.next_logits(new, where, cache=cache) if self._step is None else self._step(new, where)
             return logits, cache.num_latents, cache.num_inputs > cache.inputs.capacity
         if cache is None:
             wanted = self._policy.most

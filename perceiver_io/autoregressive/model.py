@@ -195,6 +195,7 @@ class PerceiverAR(nn.Module):
         positions: Int[Tensor, "#batch total"] | Int[Tensor, "#batch total axes"] | None = None,
         allowed: Allowed | None = None,
         cache: bool | None = None,
+        compile: bool = False,
     ) -> Generation:
         """Continues prompts: an iterator of new tokens [batch]. Padding is never drawn.
 
@@ -216,6 +217,8 @@ class PerceiverAR(nn.Module):
             allowed: which ids may come where; see `Sampler`.
             cache: whether to keep keys and values; by default where the model can. Without, each step is a full pass
                 with `max_latents` latents.
+            compile: whether steps with the cache are one program of `torch.compile` (on CUDA, one graph), made by the
+                first of them; see `autoregressive.compiled`.
 
         Raises:
             ValueError: at once, for arguments that break these rules.
@@ -231,6 +234,7 @@ class PerceiverAR(nn.Module):
             seed=seed,
             positions=positions,
             cached=self.config.can_cache if cache is None else cache,
+            compiled=compile,
         )
 
     def _aligned(

@@ -44,7 +44,7 @@ class FastPerceiverAR(PerceiverAR):
     ) -> Tensor:
         """Runs the layers."""
         is_step = latents.shape[1] == inputs.shape[1] == 1 and isinstance(self, FastPerceiverAR)
-        if cache is None or not is_step or latents.device.type != "cpu":
+        if cache is None or not is_step or latents.device.type != "cpu" or torch.compiler.is_compiling():
             return PerceiverAR._attend(self, latents, inputs, mask, rotations, cache)
         plan = cache.prepared
         if not isinstance(plan, Plan) or not plan.holds(self, latents):
