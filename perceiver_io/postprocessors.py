@@ -102,6 +102,25 @@ class ClassificationPostprocessor(OutputPostprocessor):
         return self.linear(outputs[:, 0])
 
 
+class TanhHeadPostprocessor(OutputPostprocessor):
+    """Maps a single output to class logits by two layers with a tanh between them, as the paper fine-tunes on GLUE.
+
+    Args:
+        in_channels: channels of an output.
+        hidden_channels: width of the layer between.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.hidden = haiku_linear(in_channels, hidden_channels)
+        self.output = haiku_linear(hidden_channels, num_classes)
+
+    def forward(self, outputs: Float[Tensor, "batch outputs channels"]) -> Float[Tensor, "batch classes"]:
+        """Classifies the first output."""
+        return self.output(torch.tanh(self.hidden(outputs[:, 0])))
+
+
 class AudioPostprocessor(OutputPostprocessor):
     """Maps each output to the samples of its patch, one after the other. Source: the reference's `AudioPostprocessor`.
 

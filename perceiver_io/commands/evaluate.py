@@ -24,7 +24,7 @@ from perceiver_io.training import process_group, world
 
 EXAMPLE = "perceiver-io evaluate imagenet --checkpoint imagenet-fourier --data IMAGENET"
 
-TASKS = ("imagenet", "sintel", "kitti", "kinetics", "text")
+TASKS = ("imagenet", "sintel", "kitti", "kinetics", "glue", "text")
 # Of the examples on the page.
 _SHOWN = 12
 
@@ -50,9 +50,8 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: EvaluationTask) ->
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("outputs/evaluate") / task.name,
         metavar="DIRECTORY",
-        help="for the results; an unfinished evaluation there is continued (default: %(default)s)",
+        help="for the results; an unfinished evaluation there is continued (default: a folder of outputs/evaluate)",
     )
     for option, default, text in (
         ("--batch-size", task.batch_size, "samples at a time"),
@@ -86,13 +85,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _evaluate(task: EvaluationTask, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
     model = load_model(arguments.checkpoint, str(device), task.model)
+    name = "-".join(filter(None, [task.name, task.variant(arguments)]))
+    output = arguments.output or Path("outputs/evaluate", name)
     protocol = task.prepare(arguments, model, class_names(arguments.checkpoint))
-    identity = identity_of(protocol, task.name, arguments.checkpoint)
+    identity = identity_of(protocol, name, arguments.checkpoint)
     begin = time.monotonic()
     found = measured(
         protocol,
         model,
-        arguments.output,
+        output,
         identity,
         batch_size=arguments.batch_size,
         num_workers=arguments.workers,
@@ -112,8 +113,8 @@ def _evaluate(task: EvaluationTask, arguments: argparse.Namespace, device: torch
         seconds=round(time.monotonic() - begin, 1),
     )
     examples = [example_of(protocol, model, index) for index in worst(protocol, found, arguments.worst)]
-    results, page = output_files(arguments.output)
-    with new_files(arguments.output) as folder:
+    results, page = output_files(output)
+    with new_files(output) as folder:
         (folder / results.name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         (folder / page.name).write_text(examples_page(result, describe_figures(result), examples), encoding="utf-8")
     return {**result, "files": [str(results), str(page)]}

@@ -26,6 +26,7 @@ class EvaluationTask:
         prepare: see `Prepare`.
         batch_size: samples at a time, unless another is asked for.
         add_arguments: adds options of its own to the parser.
+        variant: maps the command's arguments to the name of one of several evaluations; "" where there is but one.
     """
 
     name: str
@@ -36,3 +37,4 @@ class EvaluationTask:
     prepare: Prepare
     batch_size: int
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    variant: Callable[[argparse.Namespace], str] = lambda arguments: ""

@@ -132,6 +132,8 @@ def their_config(config: ModelConfig) -> tuple[str, dict[str, Any]]:
 
 
 def _require_classifier(config: ImageClassificationConfig | TextClassificationConfig, query: int | None) -> None:
+    if isinstance(config, TextClassificationConfig):
+        _require(config.head_channels is None, "a head of two layers", "its classifiers have one")
     plain = config.num_decoder_heads == 1 and query in (None, config.num_latent_channels) and not _own_width(config)
     _require(plain, "this decoder", "its own has one head, and a query of the latents' width")
     _require(

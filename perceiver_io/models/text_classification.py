@@ -8,7 +8,7 @@ from torch import Tensor
 from perceiver_io.models.language import TextConfig
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.position_encoding import LearnedPositionEncoding
-from perceiver_io.postprocessors import FirstOutputPostprocessor
+from perceiver_io.postprocessors import FirstOutputPostprocessor, TanhHeadPostprocessor
 from perceiver_io.queries import PositionQuery
 
 
@@ -20,11 +20,14 @@ class TextClassificationConfig(TextConfig):
         num_classes: number of classes; 1 for a regression.
         query_channels: channels of the decoder's one query; None for the latents' width.
         decoder_query_residual: whether the decoder adds its query to what that attended to.
+        head_channels: width between the two layers of a head with a tanh, as the paper fine-tunes on GLUE; None for a
+            single layer.
     """
 
     num_classes: int = 2
     query_channels: int | None = None
     decoder_query_residual: bool = True
+    head_channels: int | None = None
 
 
 class TextClassificationPerceiver(PerceiverIO):
@@ -37,6 +40,7 @@ class TextClassificationPerceiver(PerceiverIO):
 
     def __init__(self, config: TextClassificationConfig) -> None:
         query_channels = config.query_channels or config.num_latent_channels
+        head = config.head_channels
         super().__init__(
             input_preprocessor=config.text_preprocessor(),
             encoder=config.encoder(
@@ -45,8 +49,10 @@ class TextClassificationPerceiver(PerceiverIO):
                 v_channels=None if config.qk_channels is None else config.num_latent_channels,
             ),
             output_query=PositionQuery(LearnedPositionEncoding(1, query_channels)),
-            decoder=config.decoder(query_channels, config.num_classes),
-            output_postprocessor=FirstOutputPostprocessor(),
+            decoder=config.decoder(query_channels, config.num_classes if head is None else None),
+            output_postprocessor=FirstOutputPostprocessor()
+            if head is None
+            else TanhHeadPostprocessor(query_channels, head, config.num_classes),
         )
         self.config = config
 

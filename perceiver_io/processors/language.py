@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from perceiver_io.checks import check_task
-from perceiver_io.models import LanguagePerceiver
+from perceiver_io.models import LanguagePerceiver, TextClassificationPerceiver
 from perceiver_io.models.language import TextConfig
 from perceiver_io.processors.class_names import ClassProbability, likeliest_classes
 from perceiver_io.processors.tokenizer import BytesTokenizer
@@ -71,7 +71,7 @@ class TextProcessor:
         self.tokenizer = BytesTokenizer()
 
     @classmethod
-    def for_model(cls, model: LanguagePerceiver) -> TextProcessor:
+    def for_model(cls, model: LanguagePerceiver | TextClassificationPerceiver) -> TextProcessor:
         """Makes the processor for a model's length.
 
         Raises:

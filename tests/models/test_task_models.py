@@ -233,3 +233,16 @@ class TestVideoAutoencoding:
             model(video, audio[:, :59])
         with pytest.raises(ValueError, match=r"label \(2, 12\) must be \[batch, 13\]"):
             model(video, audio, label=torch.zeros(2, 12))
+
+
+def test_a_head_of_two_layers_has_a_tanh_between_them() -> None:
+    sizes = {**SMALL["language"], "num_decoder_heads": 1}
+    config = perceiver_io.TextClassificationConfig(**sizes, num_classes=3, head_channels=9)
+    model = perceiver_io.TextClassificationPerceiver(config)
+    tokens = torch.randint(31, (2, 11))
+    decoded = model.decoder(model.output_query(), model.encode(tokens).latents)
+    head = model.output_postprocessor
+    assert head.hidden.out_features == 9
+    expected = head.output(torch.tanh(head.hidden(decoded[:, 0])))
+    assert expected.shape == (2, 3)
+    torch.testing.assert_close(model(tokens), expected)

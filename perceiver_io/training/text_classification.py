@@ -1,0 +1,127 @@
+"""Classification of texts and scores of pairs of texts, as the paper fine-tunes on GLUE."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceiver_io.optional import needs_extra
+from perceiver_io.training.data.glue import GlueTask, GlueTexts
+from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.trainer import Batch
+
+
+def glue_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch outputs"]:
+    """Runs a model on "tokens" and "mask", without the padding that no example of the batch needs."""
+    tokens, mask = _trimmed(batch["tokens"], batch["mask"])
+    return model(tokens, mask)
+
+
+def _trimmed(
+    tokens: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
+) -> tuple[Int[Tensor, "batch shorter"], Bool[Tensor, "batch shorter"]]:
+    longest = int(mask.sum(1).max())
+    return tokens[:, :longest], mask[:, :longest]
+
+
+def predictions(logits: Float[Tensor, "batch outputs"], task: GlueTask) -> Float[Tensor, " batch"]:
+    """Maps logits to numbers of classes, or to scores."""
+    return logits.argmax(-1).float() if task.classes else logits[:, 0].float()
+
+
+class GlueObjective:
+    """Maps a model and a batch to the cross-entropy, or to the squared error of scores.
+
+    Args:
+        task: of GLUE.
+    """
+
+    def __init__(self, task: GlueTask) -> None:
+        self.task = task
+
+    def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Runs the model on "tokens", "mask" and "label"."""
+        logits = glue_logits(model, batch)
+        if not self.task.classes:
+            return {"loss": F.mse_loss(logits[:, 0].float(), batch["label"].float())}
+        labels = batch["label"].long()
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits.float(), labels), "accuracy": accuracy}
+
+
+def glue_figures(
+    task: GlueTask, predicted: Float[Tensor, " examples"], labels: Float[Tensor, " examples"], groups: Tensor
+) -> dict[str, float]:
+    """Maps predictions to the task's official figures, in percent, and "score", their mean.
+
+    They are Matthews' correlation for CoLA, accuracy and F1 for MRPC and QQP, Pearson's and Spearman's correlation for
+    STS-B, accuracy on both files for MNLI, and accuracy for the others.
+
+    Args:
+        predicted: numbers of classes, or scores.
+        labels: likewise.
+        groups: number of the file in `task.evaluated` that each example is of.
+
+    Raises:
+        ImportError: torchmetrics is missing; it comes with the `evaluate` extra.
+    """
+    with needs_extra("computing the figures", "evaluate"):
+        from torchmetrics.functional import classification, regression
+
+    def accuracy(found: Tensor, true: Tensor) -> Tensor:
+        number = max(len(task.classes), 2)
+        return classification.multiclass_accuracy(found.long(), true.long(), num_classes=number, average="micro")
+
+    metrics: Mapping[str, Callable[[Any, Any], Tensor]]
+    match task.name:
+        case "CoLA":
+            metrics = {"matthews": lambda a, b: classification.binary_matthews_corrcoef(a.long(), b.long())}
+        case "MRPC" | "QQP":
+            metrics = {"accuracy": accuracy, "f1": lambda a, b: classification.binary_f1_score(a.long(), b.long())}
+        case "STS-B":
+            metrics = {"pearson": regression.pearson_corrcoef, "spearman": regression.spearman_corrcoef}
+        case _:
+            metrics = {"accuracy": accuracy}
+    figures = {}
+    for number, (group, _) in enumerate(task.evaluated):
+        own = groups == number
+        for name, metric in metrics.items():
+            figures[f"{name}_{group}" if group else name] = 100 * float(metric(predicted[own], labels[own]))
+    return {**figures, "score": sum(figures.values()) / len(figures)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GlueEvaluation:
+    """Maps a model to a task's official figures.
+
+    Args:
+        task: of GLUE.
+        dataset: of the files that are evaluated on.
+        batch_size: examples at a time.
+        num_workers: processes that prepare them.
+    """
+
+    task: GlueTask
+    dataset: GlueTexts
+    batch_size: int = 64
+    num_workers: int = 0
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Returns the figures of `glue_figures`."""
+        device = next(model.parameters()).device
+        batches = held_out_batches(
+            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
+        )
+        rows = [
+            torch.stack(
+                [predictions(glue_logits(model, batch), self.task), batch["label"].float(), batch["group"].float()]
+            )
+            for batch in batches
+        ]
+        predicted, labels, groups = torch.cat(rows, dim=1).double().cpu()
+        return glue_figures(self.task, predicted, labels, groups)
