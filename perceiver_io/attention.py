@@ -42,8 +42,7 @@ def attend(
         causal: whether queries, which stand for the last of the inputs, attend to none after their own.
     """
     (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
-    # Kernels of some devices take no operand that is repeated along an axis without being stored so.
-    query, key, value = (x if x.shape[0] == batch else x.repeat(batch, 1, 1, 1) for x in (query, key, value))
+    query, key, value = (_stored(x.expand(batch, -1, -1, -1)) for x in (query, key, value))
     if causal and query.shape[-2] > 1:  # the last input's own query attends to all
         order = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device)
         order = order.tril(key.shape[-2] - query.shape[-2])
@@ -51,12 +50,24 @@ def attend(
     if mask is None:
         with _forward_derivatives():
             return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_prob)
-    mask = mask.expand(-1, -1, key.shape[-2]).unsqueeze(1).contiguous()  # the same for all heads
+    rows = -1 if _takes_repeated_rows(mask.device) else query.shape[-2]
+    mask = mask.expand(-1, rows, key.shape[-2]).unsqueeze(1).contiguous()  # the same for all heads
     attends = mask.any(-1, keepdim=True)
     # A row of nothing but masked scores is no softmax: it gets all inputs, and is wiped.
     with _forward_derivatives():
         attended = F.scaled_dot_product_attention(query, key, value, mask | ~attends, dropout_prob)
     return attended.masked_fill(~attends, 0.0)
+
+
+def _stored(x: Tensor) -> Tensor:
+    """Has each value stored: kernels of GPUs take nothing that is repeated along an axis, nor channels apart."""
+    is_stored = x.stride(-1) == 1 and all(stride or size == 1 for stride, size in zip(x.stride(), x.shape, strict=True))
+    return x if is_stored else x.contiguous()
+
+
+def _takes_repeated_rows(device: torch.device) -> bool:
+    """Whether a mask may be one row for all queries, as kernels of GPUs do not have it."""
+    return device.type in ("cpu", "meta")
 
 
 def _forward_derivatives() -> AbstractContextManager[None]:

@@ -23,11 +23,16 @@ def has_values(tensor: Tensor) -> bool:
     """Whether a tensor's values can be looked at for nothing: they lie on the CPU, and no transform hides them."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
-        and tensor.device.type == "cpu"
+        and is_at_hand(tensor.device)
         and tensor.numel() > 0
         and is_checking()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def is_at_hand(device: torch.device) -> bool:
+    """Whether looking at a value there waits for nothing."""
+    return device.type == "cpu"
 
 
 def check_floats(name: str, value: Any, axes: Sequence[str | int], dtype: torch.dtype | None = None) -> None:

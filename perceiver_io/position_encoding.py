@@ -13,7 +13,7 @@ that grid. The released video model was trained and is used with indices.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -138,9 +138,13 @@ class FourierPositionEncoding(PositionEncoding):
         self.concat_pos = concat_pos
         self.sine_only = sine_only
         # A coordinate only ever meets the frequencies of its own axis, so that one small table per axis holds all
-        # sines and cosines of the grid.
-        for axis, table in enumerate(self._grid_tables(self.index_dims)):
-            self.register_buffer(f"axis_{axis}", _as_new_tensor(table), persistent=False)
+        # sines and cosines of the grid; another, those at its indices.
+        for kind, tables in (
+            ("axis", self._grid_tables(self.index_dims)),
+            ("indices", self._sampled_tables(self.index_dims)),
+        ):
+            for axis, table in enumerate(tables):
+                self.register_buffer(f"{kind}_{axis}", _as_new_tensor(table), persistent=False)
 
     @property
     def num_channels(self) -> int:
@@ -163,12 +167,10 @@ class FourierPositionEncoding(PositionEncoding):
         if isinstance(points, Tensor) and points.is_floating_point():
             return self._encode_coordinates(points, index_dims).to(like.dtype)
         if isinstance(points, Tensor):
-            tables = [table.to(like) for table in self._sampled_tables(index_dims)]
+            tables = self._kept("indices", self._sampled_tables, index_dims)
             encoded = self._combine([t[i] for t, i in zip(tables, unravel(points, index_dims), strict=True)])
             return encoded if points.ndim == 2 else encoded[None]
-        tables = [self.get_buffer(f"axis_{axis}") for axis in range(len(index_dims))]
-        if index_dims != self.index_dims:
-            tables = [table.to(like) for table in self._grid_tables(index_dims)]
+        tables = self._kept("axis", self._grid_tables, index_dims)
         if isinstance(points, slice):
             indices = torch.arange(math.prod(index_dims), device=like.device)[points]
             return self._combine([t[i] for t, i in zip(tables, unravel(indices, index_dims), strict=True)])[None]
@@ -180,6 +182,14 @@ class FourierPositionEncoding(PositionEncoding):
             for axis, table in enumerate(tables)
         ]
         return self._combine(grid).reshape(1, math.prod(index_dims), self.num_channels)
+
+    def _kept(
+        self, kind: str, make: Callable[[Sequence[int]], list[Tensor]], index_dims: tuple[int, ...]
+    ) -> list[Tensor]:
+        """The tables of a grid: those at hand, or for another grid new ones, which a GPU waits for."""
+        if index_dims == self.index_dims:
+            return [self.get_buffer(f"{kind}_{axis}") for axis in range(len(index_dims))]
+        return [table.to(self.get_buffer("axis_0")) for table in make(index_dims)]
 
     def _encode_coordinates(self, points: Tensor, index_dims: tuple[int, ...]) -> Tensor:
         if points.shape[-1] != len(index_dims):
@@ -322,7 +332,11 @@ class ResidualMLPPositionEncoding(PositionEncoding):
 def unravel(indices: Int[Tensor, "*points"], index_dims: Sequence[int]) -> tuple[Int[Tensor, "*points"], ...]:
     """Maps flat row-major indices to one coordinate tensor per axis."""
     check_indices(indices, math.prod(index_dims))
-    return torch.unravel_index(indices, tuple(index_dims))
+    coordinates = []
+    for size in reversed(index_dims):  # as torch.unravel_index, which copies the sizes to the device and waits for it
+        coordinates.append(indices % size)
+        indices = indices // size
+    return tuple(reversed(coordinates))
 
 
 def check_indices(indices: Int[Tensor, "..."], num_points: int) -> None:

@@ -3,7 +3,7 @@
 The formulas are those of `perceiver_io.attention`; the products are `linear`'s. On a CPU, torch's fused attention needs
 equal widths of queries and values and multiplies with MKL. Two products for one head and some hundred queries at a
 time, with a softmax between, are faster, and their scores stay in the cache. Not for masks, which the fused kernels
-take, nor for dropout.
+take, nor for dropout. On GPUs, also in training, wide heads are two batched products; `choice` decides.
 """
 
 import torch
@@ -12,8 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver_io.attention import MLP, Attention, Cache, Rotations, activate, attend
-from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched
+from perceiver_io.fast import choice
+from perceiver_io.fast.gate import are_alike, drops, is_bracketed_freely, is_plain_inference, is_untouched
 from perceiver_io.fast.linear import apply_linear, gated_product, product
+from perceiver_io.fast.products import attend_heads_by_products
 
 # Queries of a head whose scores are computed at a time.
 _BLOCK_ROWS = 512
@@ -43,7 +45,7 @@ def activated(mlp: MLP, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*
 
 
 class FastAttention(Attention):
-    """`Attention` with its products by `linear`, and on CPUs without a mask in blocks of queries."""
+    """`Attention` with its products by `linear`, and attention the way that `choice` says."""
 
     def forward(
         self,
@@ -54,7 +56,11 @@ class FastAttention(Attention):
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries output_channels"]:
         """Attends; a batch of one on either side stands for all examples."""
-        if not isinstance(self, FastAttention) or not is_plain_inference(queries, inputs) or drops(self):
+        is_inference = is_plain_inference(queries, inputs)
+        has_choice = is_inference or (  # of kernels, in training on a GPU
+            choice.kind_of(queries) == "cuda" and not self.causal and is_bracketed_freely(queries, inputs)
+        )
+        if not isinstance(self, FastAttention) or drops(self) or not has_choice:
             return Attention.forward(self, queries, inputs, mask, rotations, cache)
         query, key, value = (
             self.split_heads(apply_linear(layer, rows))
@@ -68,13 +74,38 @@ class FastAttention(Attention):
             attended = attend_causally(query, key, value, mask)
         elif self.causal:  # the first queries see nothing at all
             attended = attend(query, key, value, mask, causal=True)
-        elif mask is None and query.device.type in ("cpu", "meta"):
-            attended = attend_in_blocks(query, key, value)
         else:
-            attended = attend(query, key, value, mask)
+            attended = attend_by_choice(query, key, value, mask, is_inference)
         return apply_linear(
             self.output, rearrange(attended, "batch heads rows channels -> batch rows (heads channels)")
         )
+
+
+def attend_by_choice(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None,
+    is_inference: bool,
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends as `perceiver_io.attention.attend` does, the way that `choice` says."""
+    call = choice.Heads(
+        device=choice.kind_of(query),
+        dtype=query.dtype,
+        queries=query.shape[-2],
+        inputs=key.shape[-2],
+        qk_channels=key.shape[-1],
+        v_channels=value.shape[-1],
+        is_masked=mask is not None,
+        is_inference=is_inference,
+    )
+    match choice.choose(call):
+        case "blocks":
+            return attend_in_blocks(query, key, value)
+        case "products":
+            return attend_heads_by_products(query, key, value, mask)
+        case "fused":
+            return attend(query, key, value, mask)
 
 
 def attend_causally(

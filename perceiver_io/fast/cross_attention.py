@@ -14,6 +14,7 @@ adapters, hooks, dropout.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,12 +22,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations
+from perceiver_io.fast import associated, choice
 from perceiver_io.fast.attention import FastAttention, FastMLP, activated
-from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, rely_on, trust
+from perceiver_io.fast.gate import (
+    are_alike,
+    drops,
+    is_bracketed_freely,
+    is_plain_inference,
+    is_untouched,
+    rely_on,
+    trust,
+)
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
+from perceiver_io.fast.products import MAX_SCORE_BYTES
 
-# Values of a block of scores and of what is computed from them: what fits in a CPU's cache, or a GPU's spare memory.
-_BLOCK_NUMEL = {"cpu": 2**23, "cuda": 2**28}
+# Values of a block of scores and of what is computed from them that fit in a CPU's cache.
+_BLOCK_NUMEL = {"cpu": 2**23}
 
 
 class FastCrossAttention(CrossAttention):
@@ -42,18 +53,26 @@ class FastCrossAttention(CrossAttention):
     ) -> Float[Tensor, "batch queries query_channels"]:
         """Applies the block; a batch of one on either side stands for all examples."""
         acted_on = rotations is not None or cache is not None  # between projection and product
-        is_fast = isinstance(self, FastCrossAttention) and not acted_on
-        if not is_fast or not associates(self, queries, inputs, mask):
+        if acted_on or not isinstance(self, FastCrossAttention):
             return CrossAttention.forward(self, queries, inputs, mask, rotations, cache)
-        inputs, mask = drop_unattended(inputs, mask)
-        if looks_up_cheaply(self, queries, inputs, mask):
-            return look_up(self, queries, inputs, mask)
-        if gathers_cheaply(self, queries, inputs, mask):
-            x = gather(self, queries, inputs, mask)
-            if self.use_query_residual:
-                x = queries + x
-            return x + self.mlp(self.mlp_norm(x))
-        return CrossAttention.forward(self, queries, inputs, mask)
+        x = None
+        if associates(self, queries, inputs, mask):
+            inputs, mask = drop_unattended(inputs, mask)
+            if looks_up_cheaply(self, queries, inputs, mask):
+                return look_up(self, queries, inputs, mask)
+            if gathers_cheaply(self, queries, inputs, mask):
+                x = gather(self, queries, inputs, mask)
+        elif may_be_bracketed(self, queries, inputs, mask):
+            if looks_up_cheaply(self, queries, inputs, mask):
+                x = associated.look_up(self, queries, inputs, mask)
+            elif gathers_cheaply(self, queries, inputs, mask):
+                x = associated.gather(self, queries, inputs, mask)
+        if x is None:
+            return CrossAttention.forward(self, queries, inputs, mask)
+        x = F.dropout(x, self.dropout_prob, self.training)
+        if self.use_query_residual:
+            x = queries + x
+        return x + self.mlp(self.mlp_norm(x))
 
 
 trust(Attention, FastAttention, CrossAttention, FastCrossAttention, FastMLP)
@@ -65,16 +84,36 @@ rely_on(CrossAttention, "normalise")
 def associates(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     """Whether a call of a block is one that this file's algebra holds for, apart from the number of heads."""
     attention = block.attention
-    if not is_plain_inference(queries, inputs) or not is_untouched(attention) or drops(block, attention):
+    if not is_plain_inference(queries, inputs) or drops(block, attention):
         return False
-    if attention.causal:
-        return False
+    return _reads_past(block) and are_alike(inputs, *_parameters(block)) and _fits(queries, inputs, mask)
+
+
+def may_be_bracketed(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
+    """Whether the algebra holds, and `associated` may follow it, apart from the number of heads."""
+    return (
+        _reads_past(block)
+        and is_bracketed_freely(queries, inputs, *_parameters(block))
+        and not drops(block.attention)
+        and _fits(queries, inputs, mask)
+    )
+
+
+def _reads_past(block: CrossAttention) -> bool:
+    return is_untouched(block.attention, *_layers(block)) and not block.attention.causal
+
+
+def _layers(block: CrossAttention) -> tuple[Any, ...]:
+    attention = block.attention
     projections = (attention.query, attention.key, attention.value, attention.output)
-    layers = (block.query_norm, block.input_norm, *projections)
-    if not is_untouched(*layers) or not are_alike(
-        inputs, *(parameter for layer in layers for parameter in (layer.weight, layer.bias))
-    ):
-        return False
+    return block.query_norm, block.input_norm, *projections
+
+
+def _parameters(block: CrossAttention) -> list[Tensor | None]:
+    return [parameter for layer in _layers(block) for parameter in (layer.weight, layer.bias)]
+
+
+def _fits(queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     batch = inputs.shape[0]
     fits = queries.shape[0] in (1, batch)
     if mask is not None:
@@ -90,7 +129,7 @@ def drop_unattended(
 
     On a CPU only: elsewhere, looking at a mask's values stops the device.
     """
-    if mask is None or mask.device.type != "cpu" or mask.shape[-1] != inputs.shape[1]:
+    if mask is None or mask.is_meta or choice.kind_of(mask) != "cpu" or mask.shape[-1] != inputs.shape[1]:
         return inputs, mask
     attended = mask.flatten(0, 1).any(0)
     if not attended.any():
@@ -117,6 +156,8 @@ def gather(
     mask: Bool[Tensor, "#batch 1 inputs"] | None = None,
 ) -> Float[Tensor, "batch queries query_channels"]:
     """Maps few queries and many inputs to what `block.attention` yields for these."""
+    if choice.kind_of(inputs) == "cuda":
+        return associated.gather(block, queries, inputs, mask)
     attention, norm = block.attention, block.input_norm
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
     query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
@@ -143,7 +184,7 @@ def _attended_means(
     best = query.new_full((batch, num_queries, 1), torch.finfo(precision).min, dtype=precision)
     total = torch.zeros_like(best)
     summed = query.new_zeros((batch, num_queries, channels), dtype=precision)
-    for part in _blocks(num_inputs, 4 * batch * num_queries, query.device):
+    for part in _blocks(num_inputs, 4 * batch * num_queries, query):
         normed = F.layer_norm(inputs[:, part], (channels,), eps=eps)
         scores = batched_product(query, normed).to(precision)
         if mask is not None:
@@ -189,7 +230,7 @@ def look_up(
     results = []
     for rows, seen, masks in _examples(queries, latents, mask):
         decode = _LookUp(block, seen, padding, readout)
-        blocks = _blocks(rows.shape[1], len(seen) * numel_per_query, rows.device)
+        blocks = _blocks(rows.shape[1], len(seen) * numel_per_query, rows)
         results.append(
             torch.cat([decode(rows[:, part], None if masks is None else masks[:, part]) for part in blocks], dim=1)
         )
@@ -289,7 +330,7 @@ def pad(rows: Float[Tensor, "*batch own_channels"], padding: Tensor | None) -> F
 
 def _examples(queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Cuts a batch into what is worked through at a time: single examples on a CPU, all of them elsewhere."""
-    if inputs.device.type == "cuda":
+    if choice.kind_of(inputs) == "cuda":
         yield queries, inputs, mask
         return
     for i in range(len(inputs)):
@@ -300,7 +341,8 @@ def _examples(queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Iterator[
         )
 
 
-def _blocks(rows: int, numel_per_row: int, device: torch.device) -> list[slice]:
+def _blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
     """Consecutive pieces of rows whose intermediate values are of bounded size."""
-    size = max(256, _BLOCK_NUMEL.get(device.type, _BLOCK_NUMEL["cpu"]) // numel_per_row)
+    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
+    size = max(256, numel // numel_per_row)
     return [slice(start, start + size) for start in range(0, rows, size)]

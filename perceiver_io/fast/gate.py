@@ -3,7 +3,8 @@
 Fast paths bracket products otherwise and read weights past the layers that own them. That is the same function only if
 
 * nobody differentiates (backwards or forwards), traces, compiles, exports or maps the call over batches, since fast
-  paths write in place, decide by sizes, and use operators that these know no rules for;
+  paths write in place, decide by sizes, and use operators that these know no rules for; `associated` does not, and
+  asks `is_bracketed_freely` instead;
 * autocasting, which chooses a precision for each operation, is off, and nobody looks at operations or replaces them (a
   `TorchFunctionMode` or `TorchDispatchMode`, which fake tensors and `make_fx` are, too);
 * tensors are PyTorch's own, of one floating dtype on one device, as rows of numbers in memory: a subclass (quantised,
@@ -75,6 +76,33 @@ def is_plain_inference(*tensors: Tensor) -> bool:
         )
         and are_alike(*tensors)
         and (first.is_meta or not torch.is_autocast_enabled(first.device.type))
+        and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+    )
+
+
+def is_bracketed_freely(*tensors: Tensor | None) -> bool:
+    """Whether products of these tensors may be bracketed otherwise, in operations that anybody may look at.
+
+    Gradients, autocasting, compilers and exporters may be there; forward derivatives, `vmap` and tracing may not.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    first = given[0]
+    casts = not first.is_meta and torch.is_autocast_enabled(first.device.type)
+    if not all(
+        tensor.is_floating_point() and tensor.device == first.device and (casts or tensor.dtype == first.dtype)
+        for tensor in given
+    ):
+        return False
+    if torch.compiler.is_compiling():  # it looks at tensors of its own, and at what the functions are now
+        return True
+    return (
+        not (
+            torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            or torch._C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0
+            or _is_observed()
+        )
+        and all(are_alike(tensor) for tensor in given)
         and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
     )
 

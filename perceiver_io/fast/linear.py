@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
+from perceiver_io.fast import choice
 from perceiver_io.fast.gate import are_alike, is_untouched
 
 
@@ -25,7 +26,7 @@ def product(
     bias: Float[Tensor, "out_features"] | None = None,
     activation: Literal["none", "gelu"] = "none",
 ) -> Float[Tensor, "*batch out_features"]:
-    """Maps x to `activation(x weightᵀ + bias)`; "gelu" is the tanh approximation. For plain inference only."""
+    """Maps x to `activation(x weightᵀ + bias)`; "gelu" is the tanh approximation."""
     if _onednn_serves(x, weight, bias):
         algorithm = "tanh" if activation == "gelu" else ""
         # Of strided factors oneDNN makes a product a hundred times slower.
@@ -59,10 +60,15 @@ def batched_product(
     bias: Float[Tensor, "#batch 1 out_features"] | None = None,
 ) -> Float[Tensor, "batch rows out_features"]:
     """Maps each example's rows to `x weightsᵀ + bias`, with weights of its own; fastest on CPUs for one example."""
-    if len(x) == len(weights) == 1 and _onednn_serves(x, weights, bias):
+    if _onednn_serves(x, weights, bias) and len(x) == len(weights) == 1:
         return product(x, weights[0], None if bias is None else bias[0, 0])
-    result = x @ weights.transpose(-1, -2)
-    return result if bias is None else result + bias
+    columns = weights.transpose(-1, -2)
+    if bias is None:
+        return x @ columns
+    if choice.kind_of(x) != "cuda":
+        return x @ columns + bias
+    batch = (max(x.shape[0], weights.shape[0]), -1, -1)
+    return torch.baddbmm(bias, x.expand(batch), columns.expand(batch))
 
 
 def apply_linear(layer: nn.Module, x: Float[Tensor, "*batch in_features"]) -> Float[Tensor, "*batch out_features"]:
@@ -99,8 +105,11 @@ if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise n
 
 def _onednn_serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return bool(
-        x.device.type == "cpu"
+        x.device.type == choice.kind_of(x) == "cpu"
         and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and are_alike(x, weight, bias)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled

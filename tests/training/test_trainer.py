@@ -156,8 +156,9 @@ def test_what_is_frozen_stays_as_it_was(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     frozen.fit()
     assert seen == [(False, False, True)] * 2
+    without_gradient = "decoder.cross_attend.attention.key.bias"  # of one head: it adds the same to all its scores
     for name, tensor in classifier.state_dict().items():
-        assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
+        assert torch.equal(tensor, before[name]) == (name.startswith("encoder.") or name == without_gradient), name
 
 
 class OneBad(Pictures):

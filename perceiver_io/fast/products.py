@@ -1,0 +1,164 @@
+"""Attention as two batched products with a softmax between them, in bounded memory, with gradients.
+
+For one wide head, which torch's fused kernels do worst on GPUs, and for keys and values of the user's choosing: the
+inputs themselves, say, that `cross_attention` meets with queries and keys bracketed otherwise. Where the scores would
+pass a bound, examples, then queries are worked through in pieces. A query's scores are always whole, so that each
+piece's softmax is exact. The backward pass computes the scores again rather than keep them, and no gradient that nobody
+asks for: of pixels, say.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from perceiver_io.fast import choice
+from perceiver_io.fast.linear import batched_product
+
+# Of the scores that exist at a time; their softmax takes as much again.
+MAX_SCORE_BYTES = 2 * 2**30
+# The backward pass holds four such matrices, and meets more pieces at little cost.
+_BACKWARD_SHARE = 4
+
+
+def attend_by_products(
+    query: Float[Tensor, "#batch queries qk_channels"],
+    key: Float[Tensor, "#batch inputs qk_channels"],
+    value: Float[Tensor, "#batch inputs v_channels"] | None = None,
+    score_bias: Float[Tensor, "#batch 1 inputs"] | None = None,
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    max_score_bytes: int = MAX_SCORE_BYTES,
+) -> Float[Tensor, "batch queries v_channels"]:
+    """Maps queries, already scaled, to the values that they attend to; heads are examples of the batch.
+
+    Args:
+        value: None for the keys themselves.
+        score_bias: what is added to all scores of an input.
+        mask: True where a query may attend to an input. Queries without any valid input yield exact zeros.
+        max_score_bytes: size of the scores that exist at a time.
+    """
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    query, key = _autocast(query).expand(batch, -1, -1), _autocast(key).expand(batch, -1, -1)
+    value, score_bias = (None if x is None else _autocast(x).expand(batch, -1, -1) for x in (value, score_bias))
+    attends = None
+    if mask is not None:
+        attends = mask.any(-1, keepdim=True)
+        mask = (mask | ~attends).expand(batch, -1, key.shape[1])  # a row of nothing is no softmax: all, and is wiped
+    with torch.autocast(query.device.type, enabled=False):
+        if torch.is_grad_enabled():
+            attended: Tensor = _Recomputed.apply(query, key, value, score_bias, mask, max_score_bytes)  # type: ignore[no-untyped-call]
+        else:
+            attended = _in_pieces(query, key, value, score_bias, mask, max_score_bytes)
+    return attended if attends is None else attended.masked_fill(~attends, 0.0)
+
+
+def attend_heads_by_products(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+    max_score_bytes: int = MAX_SCORE_BYTES,
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends as `perceiver_io.attention.attend` does."""
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    heads = query.shape[1]
+    rows, keys, values = (
+        x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value)
+    )
+    if mask is not None and mask.shape[0] != 1:
+        mask = mask.repeat_interleave(heads, 0)
+    attended = attend_by_products(rows, keys, values, mask=mask, max_score_bytes=max_score_bytes)
+    return attended.unflatten(0, (batch, heads))
+
+
+def _autocast(x: Tensor) -> Tensor:
+    if x.is_meta or x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def _in_pieces(
+    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
+    value = key if value is None else value
+    pieces = list(_pieces(query, key, max_bytes))
+    if len(pieces) == 1:
+        return batched_product(_weights(query, key, score_bias, mask), value.transpose(1, 2))
+    attended = query.new_empty(*query.shape[:2], value.shape[-1])
+    for some, rows in pieces:
+        weights = _weights(*_cut(some, rows, query, key, score_bias, mask))
+        attended[some, rows] = batched_product(weights, value[some].transpose(1, 2))
+    return attended
+
+
+class _Recomputed(torch.autograd.Function):
+    """`_in_pieces` that keeps its arguments alone, and computes the scores anew for the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        query, key, value, score_bias, mask, max_bytes = arguments
+        ctx.save_for_backward(query, key, value, score_bias, mask)
+        ctx.max_bytes = max_bytes
+        return _in_pieces(*arguments)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, score_bias, mask = ctx.saved_tensors
+        values = key if value is None else value
+        for_query, for_key, for_value, for_bias = ctx.needs_input_grad[:4]
+        of_query = torch.zeros_like(query) if for_query else None
+        of_key = torch.zeros_like(key) if for_key else None
+        of_value = torch.zeros_like(values) if for_value else None
+        of_bias = torch.zeros_like(score_bias) if for_bias else None
+        for some, rows in _pieces(query, key, ctx.max_bytes // _BACKWARD_SHARE):
+            part = _cut(some, rows, query, key, score_bias, mask)
+            weights, outer = _weights(*part), gradient[some, rows]
+            if of_value is not None:
+                of_value[some] += weights.transpose(1, 2) @ outer
+            if of_key is not None and value is None:
+                of_key[some] += weights.transpose(1, 2) @ outer
+            of_weights = batched_product(outer, values[some])
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            if of_query is not None:
+                of_query[some, rows] = batched_product(of_scores, part[1].transpose(1, 2))
+            if of_key is not None:
+                of_key[some] += of_scores.transpose(1, 2) @ part[0]
+            if of_bias is not None:
+                of_bias[some] += of_scores.sum(1, keepdim=True)
+        return of_query, of_key, of_value, of_bias, None, None
+
+
+def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    scores = batched_product(query, key, score_bias)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1)
+
+
+def _pieces(query: Tensor, key: Tensor, max_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Examples, and queries of these, whose scores have at most so many bytes."""
+    (batch, rows, _), inputs = query.shape, key.shape[1]
+    if not all(type(size) is int for size in (batch, rows, inputs)):  # a program for any size asks for none
+        yield slice(None), slice(None)
+        return
+    row_bytes = inputs * query.element_size()
+    # One example at a time is what oneDNN's product takes, and what a CPU's cache likes.
+    one_by_one = choice.kind_of(query) == "cpu" and not torch.compiler.is_compiling()
+    examples = 1 if one_by_one else max(1, min(batch, max_bytes // max(1, rows * row_bytes)))
+    step = max(1, min(rows, max_bytes // max(1, row_bytes)))
+    for first in range(0, batch, examples):
+        for row in range(0, rows, step):
+            yield slice(first, first + examples), slice(row, row + step)
+
+
+def _cut(
+    some: slice, rows: slice, query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Arguments of `_weights` for a piece."""
+    if mask is not None:
+        mask = mask[some] if mask.shape[1] == 1 else mask[some, rows]
+    return query[some, rows], key[some], None if score_bias is None else score_bias[some], mask
