@@ -1,4 +1,4 @@
-"""Runs all four tasks with the small models that come with the library, and writes a page with the results."""
+"""Runs all five tasks with the small models that come with the library, and writes a page with the results."""
 
 import argparse
 import sys
@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from perceiver_io.atomic import new_files
-from perceiver_io.commands import classify, flow, mlm, video
+from perceiver_io.commands import classify, flow, generate, mlm, video
 from perceiver_io.commands.demo_page import (
     TITLE,
     classified_pictures,
+    continued_text,
     facts,
     filled_text,
     flow_panels,
@@ -24,8 +26,8 @@ from perceiver_io.commands.demo_page import (
 from perceiver_io.commands.models import add_device_argument
 from perceiver_io.commands.page import Section
 from perceiver_io.media import load_image, read_flo, write_mp4, write_wav
-from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.processors import FlowProcessor
+from perceiver_io.processors.sequences import ByteSequences
 from perceiver_io.version import __version__
 from perceiver_io.weights.locations import sample
 
@@ -33,12 +35,14 @@ EXAMPLE = "perceiver-io demo --output outputs/demo"
 
 TEXT = "This module defines a class that is used to read files. The function returns a list of all the names in it."
 HIDDEN = ("that", "returns", "the")
+PROMPT, NEW_BYTES = "This function returns a list of", 80
+OTHERS = 2  # continuations that are drawn
 PICTURES = tuple(f"digit_{digit}.png" for digit in (2, 3, 5, 6, 8, 9))
 FRAMES, MOTION = ("textures_1.png", "textures_2.png"), "textures.flo"
 VIDEO, VIDEO_CLIPS = "moving_shape.mp4", 4
 PAGE = "index.html"
-# In the page's head.
-MARK = f"<title>{TITLE}</title>".encode()
+# In the page's head, whichever version wrote it.
+MARK = f"<title>{TITLE.partition(':')[0]}:".encode()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +74,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     parts = []
     with new_files(arguments.output) as folder:
-        for number, task in enumerate((_text, _images, _flow, _video), start=1):
+        for number, task in enumerate((_text, _continuation, _images, _flow, _video), start=1):
             parts.append(task(folder, arguments.device))
-            print(f"{number} of 4: {parts[-1].section.title}", file=sys.stderr)
+            print(f"{number} of 5: {parts[-1].section.title}", file=sys.stderr)
         html = page(
-            "One architecture, four tasks: text, images, motion, and video with sound. Small models that come with the "
-            f"library computed all of this here, in {time.perf_counter() - started:.0f} seconds.",
+            "One architecture, five tasks: text filled in and continued, images, motion, and video with sound. Small "
+            "models that come with the library computed all of this here, in "
+            f"{time.perf_counter() - started:.0f} seconds.",
             [part.section for part in parts],
-            [module.EXAMPLE for module in (mlm, classify, flow, video)],
+            [module.EXAMPLE for module in (mlm, generate, classify, flow, video)],
             f"perceiver-io {__version__}, PyTorch {torch.__version__}, on {arguments.device}",
         )
         (folder / PAGE).write_text(html, encoding="utf-8")
@@ -120,6 +125,28 @@ def _text(folder: Path, device: str) -> _Part:
         _facts(mlm.BUNDLED, model, mlm.write(prediction, folder / "text.png")),
     )
     return _Part(section, mlm.result(prediction))
+
+
+def _continuation(folder: Path, device: str) -> _Part:
+    model = generate.load(generate.BUNDLED, device)
+    likeliest, candidates = generate.continue_with_candidates(model, PROMPT, NEW_BYTES)
+    prompt = ByteSequences().encode(PROMPT)
+    draws = model.generate([prompt] * OTHERS, max_new_tokens=NEW_BYTES, temperature=0.6, seed=1)
+    for _ in draws:
+        pass
+    others = [ByteSequences().decode(sequence[len(prompt) :]) for sequence in draws.sequences]
+    (folder / "continuation.txt").write_text(
+        "\n".join(f"{PROMPT}{text}" for text in (likeliest, *others)) + "\n", encoding="utf-8"
+    )
+    section = Section(
+        "continuation",
+        "Text continued",
+        f"The beginning of a sentence, and the {NEW_BYTES} bytes that the model writes after it, one by one.",
+        continued_text(PROMPT, likeliest, candidates, others),
+        _facts(generate.BUNDLED, model, ["continuation.txt"]),
+    )
+    bytes_of_text = [[one._asdict() for one in byte] for byte in candidates]
+    return _Part(section, {"prompt": PROMPT, "likeliest": likeliest, "bytes": bytes_of_text, "others": others})
 
 
 def _images(folder: Path, device: str) -> _Part:
@@ -184,5 +211,5 @@ def _video(folder: Path, device: str) -> _Part:
     return _Part(section, video.result(prediction))
 
 
-def _facts(name: str, model: PerceiverIO, files: list[str]) -> str:
+def _facts(name: str, model: nn.Module, files: list[str]) -> str:
     return facts(name, sum(parameter.numel() for parameter in model.parameters()), files)

@@ -14,10 +14,11 @@ from perceiver_io.commands.page import Section, bars, data_url, picture, png, wh
 from perceiver_io.media import flow_to_image
 from perceiver_io.processors import BytesTokenizer, ClassProbability
 
-TITLE = "Perceiver IO: four tasks"
+TITLE = "Perceiver IO: five tasks"
 
 _WAVE_SAMPLES = 200
 _VIDEO_HEIGHT = 256
+_BYTES_SHOWN = 20
 
 
 def page(summary: str, sections: Sequence[Section], examples: Sequence[str], versions: str) -> str:
@@ -53,14 +54,38 @@ def filled_text(prediction: mlm.Prediction) -> str:
             f'<span class="gap" role="img" aria-label="{len(places)} hidden bytes">{dots}</span>' if is_masked else text
         )
         after.append(f"<mark>{text}</mark>" if is_masked else text)
-    heads = "".join(f'<th scope="col">{byte.position}</th>' for byte in prediction.text.masked_bytes)
-    rows = zip(*(byte.candidates for byte in prediction.text.masked_bytes), strict=True)
-    cells = "".join(f"<tr>{''.join(map(_candidate, row))}</tr>" for row in rows)
+    table = _candidates(
+        "candidates",
+        "Each hidden byte, by its place in the text, and the likeliest candidates",
+        [str(byte.position) for byte in prediction.text.masked_bytes],
+        [byte.candidates for byte in prediction.text.masked_bytes],
+    )
+    return f'<p class="quote">{"".join(before)}</p>\n<p class="quote">{"".join(after)}</p>\n{table}'
+
+
+def continued_text(
+    prompt: str, likeliest: str, candidates: Sequence[Sequence[ClassProbability]], others: Sequence[str]
+) -> str:
+    """Shows a prompt and its likeliest continuation, the alternatives to each of its first bytes, and other ones."""
+    shown = candidates[:_BYTES_SHOWN]
+    table = _candidates(
+        "alternatives",
+        f"The first {len(shown)} of them, and what else the model held likely in their places",
+        [str(place) for place in range(1, len(shown) + 1)],
+        shown,
+    )
+    quotes = (f'<p class="quote">{escape(prompt)}<mark>{escape(text)}</mark></p>' for text in (likeliest, *others))
+    return f"{next(quotes)}\n{table}\n<h3>Drawn by chance, at a temperature of 0.6</h3>\n" + "\n".join(quotes)
+
+
+def _candidates(anchor: str, caption: str, heads: Sequence[str], columns: Sequence[Sequence[ClassProbability]]) -> str:
+    """A table with a column of candidates for each byte."""
+    cells = "".join(f"<tr>{''.join(map(_candidate, row))}</tr>" for row in zip(*columns, strict=True))
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
-        f'<p class="quote">{"".join(before)}</p>\n<p class="quote">{"".join(after)}</p>\n'
-        '<figure><figcaption id="candidates">Each hidden byte, by its place in the text, and the likeliest candidates'
-        '</figcaption><div class="scroll" tabindex="0" role="region" aria-labelledby="candidates">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{cells}</tbody></table></div></figure>"
+        f'<figure><figcaption id="{anchor}">{caption}</figcaption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{anchor}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div></figure>"
     )
 
 

@@ -19,7 +19,7 @@ from perceiver_io.commands.results import add_output_argument, check_results, fi
 from perceiver_io.media import read_text
 from perceiver_io.media.midi import read_midi, write_midi
 from perceiver_io.outputs import check_finite, device_of
-from perceiver_io.processors import BytesTokenizer
+from perceiver_io.processors import BytesTokenizer, ClassProbability, likeliest_classes
 from perceiver_io.processors.music import MusicTokenizer
 from perceiver_io.processors.sequences import ByteSequences
 from perceiver_io.terminal import printable
@@ -65,9 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     paths = [path, *(path.with_stem(f"{path.stem}_{number}") for number in range(2, arguments.samples + 1))]
     check_results(arguments, path, paths[1:], [arguments.file, arguments.midi])
     with new_files(path.parent) as folder:
-        model = load_model(arguments.checkpoint, arguments.device, PerceiverAR)
-        if device_of(model).type == "cpu" and model.dtype == torch.float16:
-            model = model.float()  # float16 is how small models are saved; CPUs are no faster with it
+        model = load(arguments.checkpoint, arguments.device)
         prompt, stop_tokens = _prompt(model, arguments)
         sequences = _continue(model, prompt, stop_tokens, arguments)
         continuations = []
@@ -96,6 +94,28 @@ def describe(result: dict[str, Any]) -> str:
     for number, continuation in enumerate(result["continuations"], start=1):
         lines.append(f"continuation{f' {number}' if many else ''}: {continuation}")
     return "\n".join([*lines, files_line(result["files"])])
+
+
+def load(checkpoint: str, device: str) -> PerceiverAR:
+    """Loads the command's model; see `load_model`."""
+    model = load_model(checkpoint, device, PerceiverAR)
+    if device_of(model).type == "cpu" and model.dtype == torch.float16:
+        model = model.float()  # float16 is how small models are saved; CPUs are no faster with it
+    return model
+
+
+def continue_with_candidates(
+    model: PerceiverAR, prompt: str, num_bytes: int, top: int = 5
+) -> tuple[str, list[list[ClassProbability]]]:
+    """Maps a text to its likeliest continuation, byte by byte, and to the likeliest candidates for each of these."""
+    names = [BytesTokenizer().describe(token) for token in range(BytesTokenizer.vocab_size)]
+    names = names[BytesTokenizer.vocab_size - 256 :]
+    ids, candidates = ByteSequences().encode(prompt), []
+    run = model.generate([ids], max_new_tokens=num_bytes, temperature=0, stop_tokens=[ByteSequences.end_token])
+    for _ in run:
+        bytes_alone = run.logits[0, ByteSequences.num_special_tokens :]
+        candidates += likeliest_classes(bytes_alone.float()[None], names, top)
+    return ByteSequences().decode(run.sequences[0][len(ids) :]), candidates
 
 
 def _prompt(model: PerceiverAR, arguments: argparse.Namespace) -> tuple[list[int], list[int]]:

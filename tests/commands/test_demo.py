@@ -69,10 +69,14 @@ def result(demo: Path) -> dict[str, Any]:
     return json.loads((demo.parent / "result.json").read_text())
 
 
-def test_json_holds_all_four_tasks(demo: Path, result: dict[str, Any]) -> None:
+def test_json_holds_all_five_tasks(demo: Path, result: dict[str, Any]) -> None:
     assert result["page"] == str(demo / "index.html")
     assert set(result["files"]) == {str(file) for file in demo.iterdir()}
     assert len(result["text"]["masked_bytes"]) == len("thatreturnsthe")
+    continuation = result["continuation"]
+    first = [byte[0]["name"] for byte in continuation["bytes"]]
+    assert continuation["likeliest"] == "".join({"␣": " ", "\\n": "\n"}.get(name, name) for name in first)
+    assert len(continuation["likeliest"]) == 80 and len(set(continuation["others"])) == 2
     assert len(result["images"]) == 6
     assert result["flow"]["end_point_error"] >= 0
     assert len(result["video"]["clips"]) == 4
@@ -125,7 +129,7 @@ def test_links_lead_to_the_files(demo: Path, page: Page) -> None:
 
 
 def test_it_says_where(demo: Path, result: dict[str, Any]) -> None:
-    assert describe(result) == f"wrote {demo / 'index.html'} and 12 files beside it; open it in a browser"
+    assert describe(result) == f"wrote {demo / 'index.html'} and 13 files beside it; open it in a browser"
 
 
 def test_a_place_that_is_taken(error_of: Callable[..., str]) -> None:
