@@ -92,6 +92,9 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """Converts strip by strip: copies of a whole photograph take much memory."""
     from PIL import Image
 
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return np.array(image)
+
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(1, _PIXELS_AT_A_TIME // image.width)
     for top in range(0, image.height, rows):

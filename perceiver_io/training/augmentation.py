@@ -2,11 +2,14 @@
 
 import dataclasses
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB, centre_crop, prepare_image
 from perceiver_io.training.rand_augment import RandAugment
@@ -68,18 +71,34 @@ def resize_bicubic(
     Args:
         size: height and width of the result.
     """
-    rows, columns = (_cubic_weights(old, new) for old, new in zip(image.shape[1:], size, strict=True))
-    return rows @ image.float() @ columns.T
+    channels, height, width = image.shape
+    rows, columns = (_cubic_taps(old, new) for old, new in zip((height, width), size, strict=True))
+    # A line of numbers per row, of which each new one is a weighted sum of a few; then likewise per column.
+    lines = image.permute(1, 2, 0).float().reshape(height, width * channels)
+    lines = F.embedding_bag(rows.places, lines, per_sample_weights=rows.weights, mode="sum")
+    lines = lines.view(size[0], width, channels).transpose(0, 1).reshape(width, size[0] * channels)
+    lines = F.embedding_bag(columns.places, lines, per_sample_weights=columns.weights, mode="sum")
+    return lines.view(size[1], size[0], channels).permute(2, 1, 0)
 
 
-def _cubic_weights(old: int, new: int) -> Float32[Tensor, "new old"]:
-    """The share of each old pixel in each new one; the shares of pixels outside go to those inside."""
-    position = (torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5
-    distance = (position[:, None] - torch.arange(old)).abs()
+class _Taps(NamedTuple):
+    """The old pixels that a new one is made of, along an axis, and their shares."""
+
+    places: Int[Tensor, "new 4"]
+    weights: Float32[Tensor, "new 4"]
+
+
+@lru_cache(maxsize=1024)
+def _cubic_taps(old: int, new: int) -> _Taps:
+    """Keys' kernel around each new pixel; the shares of pixels outside go to those inside."""
+    position = (np.arange(new) + 0.5) * (old / new) - 0.5
+    places = np.floor(position).astype(np.int64)[:, None] + np.arange(-1, 3)
+    distance = np.abs(position[:, None] - places)
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weights = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
-    return (weights / weights.sum(1, keepdim=True)).float()
+    weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0)) * ((places >= 0) & (places < old))
+    weights /= weights.sum(1, keepdims=True)
+    return _Taps(torch.from_numpy(places.clip(0, old - 1)), torch.from_numpy(weights.astype(np.float32)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,6 +133,8 @@ class TrainingAugmentation:
         else:
             top, left, height, width = window
             crop = image[:, top : top + height, left : left + width]
+        # Densely, pixel by pixel, as decoders leave pictures: so all that follows is fastest.
+        crop = crop.permute(1, 2, 0).contiguous().permute(2, 0, 1)
         if self.flip and torch.rand((), generator=generator) < 0.5:
             crop = crop.flip(-1)
         if self.rand_augment is not None:
@@ -144,8 +165,17 @@ class EvaluationCrop:
 
 def normalised(image: Float[Tensor, "3 height width"]) -> Float32[Tensor, "3 height width"]:
     """Maps values 0…255 to those of mean 0 and deviation 1, over ImageNet."""
-    mean, deviation = (255 * torch.tensor(values)[:, None, None] for values in (MEAN_RGB, STDDEV_RGB))
-    return (image - mean) / deviation
+    # Lines of whole columns, as `resize_bicubic` leaves them: three numbers at a time would be slow.
+    lines = image.permute(2, 1, 0).flatten(1)
+    mean, deviation = _lines_of_statistics(image.shape[1])
+    return ((lines - mean) / deviation).view(image.shape[2], image.shape[1], 3).permute(2, 1, 0)
+
+
+@lru_cache
+def _lines_of_statistics(height: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each number of a column."""
+    mean, deviation = (255 * torch.tensor(values).repeat(height) for values in (MEAN_RGB, STDDEV_RGB))
+    return mean, deviation
 
 
 def _between(low: float, high: float, generator: torch.Generator) -> float:

@@ -6,8 +6,9 @@ float32 there is here, and fractions are cut off, not rounded, on the way back t
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -18,11 +19,14 @@ Picture = UInt8[Tensor, "3 height width"]
 # What fills places that a picture was moved away from, and what `cutout` leaves.
 GREY = 128
 
+# All that a channel may have.
+_VALUES = np.arange(256, dtype=np.float32)
+
 
 def blend(degenerate: Picture, image: Picture, factor: float) -> Picture:
     """Maps two pictures to one between them: the first for factor 0, the second for 1, beyond it above 1."""
-    if factor in (0, 1):
-        return image if factor else degenerate
+    if factor == 0:
+        return degenerate
     mixed = degenerate.float() + factor * (image.float() - degenerate.float())
     return mixed.clamp(0, 255).byte()
 
@@ -69,26 +73,40 @@ def sharpness(image: Picture, factor: float) -> Picture:
 
 def autocontrast(image: Picture) -> Picture:
     """Stretches each channel from 0 to 255; one of a single value stays."""
-    channels = image.float()
-    low, high = channels.amin((1, 2), keepdim=True), channels.amax((1, 2), keepdim=True)
-    scale = 255 / (high - low)
-    stretched = (channels * scale - low * scale).clamp(0, 255)
-    return torch.where(high > low, stretched.nan_to_num(), channels).byte()
+    return look_up(image, [_stretched(histogram) for histogram in _histograms(image)])
+
+
+def _stretched(histogram: np.ndarray) -> np.ndarray:
+    low, high = histogram.nonzero()[0][[0, -1]].astype(np.float32)
+    if low == high:
+        return _VALUES
+    scale = np.float32(255) / (high - low)
+    return (_VALUES * scale - low * scale).clip(0, 255)
 
 
 def equalize(image: Picture) -> Picture:
     """Maps each channel's values so that they become about equally frequent."""
-    return torch.stack([_equalize_channel(channel) for channel in image])
+    return look_up(image, [_equalized(histogram) for histogram in _histograms(image)])
 
 
-def _equalize_channel(channel: UInt8[Tensor, "height width"]) -> UInt8[Tensor, "height width"]:
-    histogram = torch.bincount(channel.flatten().int(), minlength=256)
-    step = int(histogram.sum() - histogram[channel.max().int()]) // 255
+def _equalized(histogram: np.ndarray) -> np.ndarray:
+    step = int(histogram.sum() - histogram[histogram.nonzero()[0][-1]]) // 255
     if step == 0:
-        return channel
-    darker = histogram.cumsum(0) - histogram
-    table = (darker + step // 2) // step
-    return table.clamp(max=255).byte()[channel.int()]
+        return _VALUES
+    darker = histogram.cumsum() - histogram
+    return ((darker + step // 2) // step).clip(max=255)
+
+
+def _histograms(image: Picture) -> list[np.ndarray]:
+    return [np.bincount(channel.numpy().reshape(-1), minlength=256) for channel in image]
+
+
+def look_up(image: Picture, tables: Sequence[np.ndarray]) -> Picture:
+    """Maps the values of each channel by a table of 256, whose fractions are cut off."""
+    result = np.empty((*image.shape[1:], 3), np.uint8)
+    for number, (channel, table) in enumerate(zip(image, tables, strict=True)):
+        result[..., number] = table.astype(np.uint8).take(channel.numpy())
+    return torch.from_numpy(result).permute(2, 0, 1)
 
 
 def invert(image: Picture) -> Picture:
@@ -107,13 +125,12 @@ def posterize(image: Picture, bits: int) -> Picture:
 
 def solarize(image: Picture, threshold: int = 128) -> Picture:
     """Inverts the values from a threshold on."""
-    return torch.where(image.int() < threshold, image, 255 - image)
+    return look_up(image, 3 * [np.where(threshold > _VALUES, _VALUES, 255 - _VALUES)])
 
 
 def solarize_add(image: Picture, addition: int, threshold: int = 128) -> Picture:
     """Brightens the values below a threshold, to no more than 255."""
-    brighter = (image.int() + addition).clamp(0, 255).byte()
-    return torch.where(image.int() < threshold, brighter, image)
+    return look_up(image, 3 * [np.where(threshold > _VALUES, (_VALUES + addition).clip(0, 255), _VALUES)])
 
 
 def rotate(image: Picture, degrees: float, fill: int = GREY) -> Picture:
@@ -164,17 +181,31 @@ def transform(image: Picture, rows: tuple[Row, Row], fill: int = GREY) -> Pictur
     Source: TensorFlow's `ImageProjectiveTransformV2`.
     """
     height, width = image.shape[1:]
-    y, x = torch.arange(height, dtype=torch.float32)[:, None], torch.arange(width, dtype=torch.float32)
-    column, row = (_rounded(a * x + b * y + c) for a, b, c in rows)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    moved = image[:, row.clamp(0, height - 1), column.clamp(0, width - 1)]
-    return torch.where(inside, moved, fill)
+    (column, is_left), (row, is_above) = (_places(image.shape[1:], *parts) for parts in rows)
+    outside = is_left | (column >= width) | is_above | (row >= height)
+    # One more pixel, of the fill's value, is what all places outside show.
+    place = np.where(outside, height * width, row * np.int32(width) + column)
+    # The bytes of a pixel are moved as one number; channel by channel they are put together and taken apart fastest.
+    pixels = np.full((height * width + 1, 4), fill, np.uint8)
+    for number in range(3):
+        pixels[:-1, number] = image[number].numpy().reshape(-1)
+    moved = pixels.view(np.uint32).reshape(-1).take(place).view(np.uint8).reshape(height, width, 4)
+    result = np.empty((height, width, 3), np.uint8)
+    for number in range(3):
+        result[..., number] = moved[..., number]
+    return torch.from_numpy(result).permute(2, 0, 1)
 
 
-def _rounded(x: Tensor) -> Tensor:
-    """The nearest integers, halves away from zero as in C; `torch.round` takes them to the even one."""
-    whole = x.trunc()
-    return torch.where((x - whole).abs() >= 0.5, whole + x.sign(), whole).long()
+def _places(size: Sequence[int], a: float, b: float, c: float) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest whole numbers to ax + by + c, and which of the sums lie before the first pixel.
+
+    Halves go away from zero, as in C, so that -0.5 is outside. Along an axis on which nothing depends there is one.
+    """
+    x = np.arange(size[1] if a else 1, dtype=np.float32)
+    y = np.arange(size[0] if b else 1, dtype=np.float32)[:, None]
+    place = np.float32(a) * x + np.float32(b) * y + np.float32(c)
+    whole = np.trunc(place)
+    return (whole + (place - whole >= np.float32(0.5))).astype(np.int32), place <= np.float32(-0.5)
 
 
 def cutout(image: Picture, centre: tuple[int, int], half_side: int, fill: int = GREY) -> Picture:
@@ -226,10 +257,10 @@ _OPERATIONS: dict[str, Callable[[Picture, _Strength], Picture]] = {
     "rotate": lambda image, strength: rotate(image, strength.signed(30.0), strength.fill),
     "posterize": lambda image, strength: posterize(image, strength.part(4)),
     "solarize": lambda image, strength: solarize(image, strength.part(256)),
-    "color": lambda image, strength: color(image, strength.factor),
-    "contrast": lambda image, strength: contrast(image, strength.factor),
-    "brightness": lambda image, strength: brightness(image, strength.factor),
-    "sharpness": lambda image, strength: sharpness(image, strength.factor),
+    "color": lambda image, strength: image if strength.factor == 1 else color(image, strength.factor),
+    "contrast": lambda image, strength: image if strength.factor == 1 else contrast(image, strength.factor),
+    "brightness": lambda image, strength: image if strength.factor == 1 else brightness(image, strength.factor),
+    "sharpness": lambda image, strength: image if strength.factor == 1 else sharpness(image, strength.factor),
     "shear_x": lambda image, strength: shear_x(image, strength.signed(0.3), strength.fill),
     "shear_y": lambda image, strength: shear_y(image, strength.signed(0.3), strength.fill),
     "translate_x": lambda image, strength: translate_x(image, strength.signed(100.0), strength.fill),
