@@ -1,17 +1,18 @@
-"""Writes a model for other programs: transformers' classes, ONNX, or a program of `torch.export`."""
+"""Writes a model for other programs: transformers' classes, ONNX, a program of `torch.export`, or machine code."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from perceiver_io.export import export_onnx, export_transformers, save_program
+from perceiver_io.export import compile_program, export_onnx, export_transformers, save_program
+from perceiver_io.export.program import PROGRAM_FILE
 from perceiver_io.processors import read_class_names
 from perceiver_io.weights.locations import find_model
 from perceiver_io.weights.saving import load_model
 
 EXAMPLE = "perceiver-io export tiny-image-classification outputs/onnx --to onnx"
 _ULP_OFF = ("PerceiverForImageClassificationFourier", "PerceiverForOpticalFlow")
-_TARGETS = ("transformers", "onnx", "torch-export")
+_TARGETS = ("transformers", "onnx", "torch-export", "aot-inductor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ValueError: if the target cannot compute what the model does; says why.
-        ImportError: if ONNX is wanted and onnxscript missing.
+        ImportError: if what writes it is missing: onnxscript, or a compiler.
         OSError: if there is no such model, or the destination exists or cannot be written.
     """
     model = load_model(arguments.model)
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             result |= {"inputs": exported.inputs, "outputs": exported.outputs, "error": exported.error}
         case "torch-export":
             save_program(model, arguments.destination, overwrite=arguments.force)
+        case "aot-inductor":
+            compile_program(model, arguments.destination, overwrite=arguments.force)
     result["files"] = sorted(path.name for path in arguments.destination.iterdir())
     result["bytes"] = sum(path.stat().st_size for path in arguments.destination.iterdir())
     return result
@@ -66,4 +69,7 @@ def describe(result: dict[str, Any]) -> str:
             lines.append(f"onnxruntime's outputs differ by {result['error']:.0e} of their deviation from ours")
         case "torch-export":
             lines.append(f"perceiver_io.export.load_program({result['directory']!r}) reads it")
+        case "aot-inductor":
+            program = str(Path(result["directory"]) / PROGRAM_FILE)
+            lines.append(f"torch._inductor.aoti_load_package({program!r}) reads it, on this kind of machine")
     return "\n".join(lines)

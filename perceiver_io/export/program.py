@@ -4,7 +4,10 @@ A program is made for one task's inputs, with a batch of any size, and for text 
 Sizes of images, clips and sounds are those of the configuration.
 """
 
+import importlib
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -126,6 +129,41 @@ def load_program(directory: str | Path) -> torch.nn.Module:
         return torch.export.load(path).module()
     except (RuntimeError, ValueError, KeyError, EOFError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({str(error).partition(chr(10))[0]}); export the model again") from error
+
+
+def compile_program(model: PerceiverIO, directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes a task model as `model.pt2` of machine code, by AOTInductor, and returns the path.
+
+    It runs on the kind of device that the model is on, with torch but without Python; its C++ library reads it, and
+    `torch._inductor.aoti_load_package`. Takes a minute or more, and a C++ compiler.
+
+    Args:
+        directory: as in `save_program`.
+
+    Raises:
+        ImportError: if there is no compiler, or no AOTInductor in this version of torch.
+        ValueError: for a model that is none of the tasks'.
+        FileExistsError: if the directory has files already.
+    """
+    inductor = _inductor()
+    directory = Path(directory)
+    with new_directory(directory, replaceable=PROGRAM_FILES if overwrite else ()) as temporary:
+        program = export_program(model)
+        (temporary / CONFIG_FILE).write_text(json.dumps(describe_model(model), indent=2) + "\n", encoding="utf-8")
+        inductor.aoti_compile_and_package(program, package_path=str(temporary / PROGRAM_FILE))
+    return directory / PROGRAM_FILE
+
+
+def _inductor() -> Any:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None and shutil.which("clang++") is None:
+        raise ImportError(
+            f"AOTInductor needs a C++ compiler, and there is no {compiler}; install one, or export to torch-export"
+        )
+    inductor = importlib.import_module("torch._inductor")
+    if not hasattr(inductor, "aoti_compile_and_package"):
+        raise ImportError(f"torch {torch.__version__} cannot write machine code; install torch 2.6 or newer")
+    return inductor
 
 
 def describe_model(model: PerceiverIO) -> dict[str, Any]:

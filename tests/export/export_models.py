@@ -1,6 +1,6 @@
 """Exports small models and runs the results; as a script, without the run-time checks that exporters cannot trace.
 
-python -m tests.export.export_models onnx|program PRESET DIRECTORY
+python -m tests.export.export_models onnx|program|machine-code PRESET DIRECTORY
 """
 
 import sys
@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import perceiver_io
-from perceiver_io.export import export_onnx, load_program, save_program
+from perceiver_io.export import compile_program, export_onnx, load_program, save_program
 from perceiver_io.export.program import sample_inputs
 from perceiver_io.presets import model_from_config
 from tests.small_models import SMALL
@@ -45,6 +45,15 @@ def check_program(name: str, directory: Path) -> None:
             torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-5, atol=1e-5)
 
 
+def check_machine_code(name: str, directory: Path) -> None:
+    model = small_model(name)
+    program = torch._inductor.aoti_load_package(str(compile_program(model, directory)))
+    for batch in (1, 3):
+        for length in lengths(name):
+            inputs = sample_inputs(model, batch, length)
+            torch.testing.assert_close(program(*inputs), model(*inputs), rtol=1e-4, atol=1e-4)
+
+
 def check_onnx(name: str, directory: Path) -> None:
     import onnxruntime
 
@@ -64,6 +73,8 @@ def check_onnx(name: str, directory: Path) -> None:
     print(f"error {exported.error:.1e}")
 
 
+CHECKS = {"onnx": check_onnx, "program": check_program, "machine-code": check_machine_code}
+
 if __name__ == "__main__":
     with torch.no_grad():
-        {"onnx": check_onnx, "program": check_program}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+        CHECKS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

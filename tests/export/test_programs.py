@@ -1,5 +1,6 @@
 """Programs of torch.export and ONNX files: equal to the model, at batches and lengths other than the traced ones."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -22,12 +23,16 @@ CASES: list[Any] = [
     for kind in ("program", "onnx")
     for name in (*PRESETS, "text")
 ]
+# A minute each.
+CASES.append(pytest.param("machine-code", "text", marks=pytest.mark.slow))
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_exported_models_compute_the_same(kind: str, name: str, tmp_path: Path) -> None:
     if kind == "onnx" and not (find_spec("onnxscript") and find_spec("onnxruntime")):
         pytest.skip("needs onnxscript and onnxruntime: pip install 'perceiver-io-torch[onnx]'")
+    if kind == "machine-code" and not shutil.which("g++"):
+        pytest.skip("AOTInductor needs a C++ compiler, and there is no g++")
     words = [sys.executable, "-m", "tests.export.export_models", kind, name, str(tmp_path / "exported")]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -43,6 +48,10 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatc
     assert "exporting to ONNX needs onnxscript; install it with: pip install 'perceiver-io-torch[onnx]'" in (
         capsys.readouterr().err
     )
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([*words, "aot-inductor"]) == 2
+    assert "AOTInductor needs a C++ compiler, and there is no no-such-compiler" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").touch()
