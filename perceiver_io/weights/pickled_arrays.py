@@ -10,14 +10,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
 
 class PystateError(ValueError):
     """A checkpoint file that cannot be read, or that asks for more than a checkpoint needs."""
+
+
+def shown(value: object) -> str:
+    """Maps anything that a pickle made to a short text. Its `repr` may be longer than any memory."""
+    if isinstance(value, tuple):
+        return f"({', '.join(_shown_alone(part) for part in value[:5])}{', …' if len(value) > 5 else ''})"
+    return _shown_alone(value)
+
+
+def _shown_alone(value: object) -> str:
+    if isinstance(value, str | bytes | bytearray):
+        return f"{value[:100]!r}{'…' if len(value) > 100 else ''}"
+    if isinstance(value, int) and value.bit_length() > 300:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"
 
 
 # As many as NumPy allows.
@@ -33,7 +48,7 @@ class PickledArray:
     def __init__(self) -> None:
         self._value: np.ndarray | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, is_fortran, data = state
         self.fill(data, dtype, shape, "F" if is_fortran else "C")
 
@@ -41,9 +56,9 @@ class PickledArray:
         self,
         data: object,
         dtype: object,
-        shape: tuple[int, ...],
-        order: Literal["C", "F", "K"],
-        axes: Sequence[int] | None = None,
+        shape: Any,
+        order: Any,
+        axes: Any = None,
     ) -> PickledArray:
         """Maps bytes to the array, C-contiguous and of the machine's byte order.
 
@@ -54,7 +69,7 @@ class PickledArray:
         is_shape = isinstance(shape, tuple) and len(shape) <= _MOST_AXES
         if not is_shape or not all(type(size) is int and 0 <= size <= _LONGEST_AXIS for size in shape):
             raise PystateError(
-                f"holds an array of {len(data)} bytes whose shape ({repr(shape)[:100]}) is not a tuple of sizes"
+                f"holds an array of {len(data)} bytes whose shape {shown(shape)} is not a tuple of sizes"
             )
         expected = math.prod(shape) * dtype.numpy.itemsize
         if len(data) != expected:
@@ -86,27 +101,55 @@ class _Dtype:
         elif isinstance(code, str) and re.fullmatch(r"[<>=|]?[biufc]\d{1,2}", code):
             self.numpy = np.dtype(code)
         else:
-            raise PystateError(f"holds an array of dtype {code!r}; only numbers of a fixed size are read")
+            raise PystateError(f"holds an array of dtype {shown(code)}; only numbers of a fixed size are read")
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: Any) -> None:
         order, *structure = state[1:5]
         if order not in ("<", ">", "=", "|") or any(part is not None for part in structure):
             raise PystateError("holds an array of structures; only numbers of a fixed size are read")
         self.numpy = self.numpy.newbyteorder(order)
 
 
-class _Mapping(dict[Any, Any]):
-    """Haiku's immutable mappings of all versions and `OrderedDict`, as the dictionary that they hold."""
+class _Mapping(Mapping[Any, Any]):
+    """Haiku's immutable mappings of all versions and `OrderedDict`: a view of the dictionary that they hold.
 
-    __slots__ = ()
+    A copy, asked for often enough, would fill any memory.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __new__(cls, entries: object = None) -> _Mapping:
+        mapping = object.__new__(cls)
+        mapping._entries = {} if entries is None else _entries(entries)
+        return mapping
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._entries[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._entries[key] = value
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def __setstate__(self, state: Any) -> None:
         attributes = state[1] if isinstance(state, tuple) and len(state) == 2 else state
         for name in ("_mapping", "_storage", "_dict"):
-            if isinstance(attributes, dict) and isinstance(attributes.get(name), dict):
-                self.update(attributes[name])
+            if isinstance(attributes, dict) and name in attributes:
+                self._entries = _entries(attributes[name])
                 return
-        raise PystateError("holds a mapping that is pickled as no version of Haiku does; pickle plain dictionaries")
+        _entries(None)
+
+
+def _entries(mapping: object) -> dict[Any, Any]:
+    if isinstance(mapping, _Mapping):
+        return mapping._entries
+    if isinstance(mapping, dict):
+        return mapping
+    raise PystateError("holds a mapping that is pickled as no version of Haiku does; pickle plain dictionaries")
 
 
 class _Dropped:
@@ -148,17 +191,17 @@ def _from_buffer(data: object, dtype: object, shape: Any, order: Any, axes: Any 
     return PickledArray().fill(data, dtype, shape, order, axes)
 
 
-def _from_jax(_construct: object, _args: object, state: tuple[Any, ...], _tracing: object) -> PickledArray:
+def _from_jax(_construct: object, _args: object, state: Any, _tracing: object) -> PickledArray:
     """JAX hands over the three parts of the pickled NumPy array, and facts that matter when tracing."""
     array = PickledArray()
     array.__setstate__(state)
     return array
 
 
-def _encode(text: str, encoding: str) -> bytes:
+def _encode(text: object, encoding: object) -> bytes:
     """Bytes as protocol 2, which has none, spells them."""
-    if encoding != "latin1":
-        raise PystateError(f"encodes bytes as {encoding!r}; picklers use latin1 alone")
+    if encoding != "latin1" or not isinstance(text, str):
+        raise PystateError(f"encodes bytes as {shown(encoding)}; picklers use latin1 alone")
     return text.encode("latin1")
 
 

@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
 
 import numpy as np
 
-from perceiver_io.weights.pickled_arrays import ADMITTED, PickledArray, PystateError
+from perceiver_io.weights.pickled_arrays import ADMITTED, PickledArray, PystateError, shown
 
 __all__ = ["HaikuCheckpoint", "PystateError", "read_pystate"]
 
@@ -118,6 +118,15 @@ _LONGEST_NAME = 256
 # Tuples, and what is made of them, that count as nested in what they are hashed for.
 _NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BUILD"}
 _MOST_NESTED = 10_000
+# Where instructions that hash have what they hash, among what they take from the stack.
+_KEYS = {
+    **dict.fromkeys(("SETITEM", "SETITEMS"), slice(1, None, 2)),
+    **{"DICT": slice(0, None, 2), "ADDITEMS": slice(1, None), "FROZENSET": slice(0, None)},
+}
+_MOST_IN_A_KEY = 100
+_SLACK = 2**20
+# Modules and their arrays, over all; the released models have some hundreds.
+_MOST_ARRAYS, _LONGEST_PATH = 20_000, 1000
 _TRUNCATED = "is truncated: it ends before its pickle does; download it again"
 
 
@@ -129,7 +138,7 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
     A file that arrives at a name in any other way hides it, and is refused for that.
     """
     memo: dict[int, str | None] = {}
-    sizes = _Sizes()
+    sizes = _Sizes(len(pickled))
     below: str | None = None  # the two topmost entries of the stack, where they are known to be texts
     top: str | None = None
     argument: Any
@@ -175,28 +184,41 @@ def _refuse_foreign_names(pickled: mmap.mmap) -> None:
         raise PystateError(f"is not a pickle ({error}); give a .pystate or .pickle file") from error
 
 
-class _Sizes:
-    """How large the tuples on a pickle's stack are, with all that they hold, and that again.
+class _Size(NamedTuple):
+    """A part of a pickle's tree: tuples, and what else is hashed with all that it holds; bytes of data in them."""
 
-    A few hundred bytes can nest tuples so that comparing or hashing one takes for ever, or ends the process.
+    nodes: int = 1
+    data: int = 0
+
+
+class _Sizes:
+    """Sizes of what is on a pickle's stack, with all that it holds, and that again.
+
+    A few hundred bytes can nest tuples so that comparing or hashing one takes for ever, or ends the process, and can
+    ask for the same data so often, each time a copy, that no memory is enough.
+
+    Args:
+        most_data: bytes that a file may take from its memo.
     """
 
-    def __init__(self) -> None:
-        self._stack: list[int] = []
+    def __init__(self, most_data: int) -> None:
+        self._stack: list[_Size] = []
         self._marks: list[int] = []
-        self._memo: dict[int, int] = {}
+        self._memo: dict[int, _Size] = {}
+        self._left = most_data + _SLACK
 
     def put(self, index: int) -> None:
         """Follows an instruction that memoises what is on top."""
-        self._memo[index] = self._stack[-1] if self._stack else 1
+        self._memo[index] = self._stack[-1] if self._stack else _Size()
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         """Follows any other instruction.
 
         Raises:
-            PystateError: if a tuple becomes too large.
+            PystateError: if a tuple becomes too large, a key is no simple one, or data are used again and again.
         """
-        if opcode.name == "MARK":
+        name = opcode.name
+        if name == "MARK":
             self._marks.append(len(self._stack))
             return
         before, after = opcode.stack_before, opcode.stack_after
@@ -207,17 +229,34 @@ class _Sizes:
             start = len(self._stack) - len(before)
         taken = self._stack[max(start, 0) :]
         del self._stack[max(start, 0) :]
-        size = 1 + sum(taken) if opcode.name in _NESTING else 1
-        if opcode.name in _GETS:
-            size = self._memo.get(argument, 1)
-        if size > _MOST_NESTED:
-            raise PystateError(f"nests more than {_MOST_NESTED:,} tuples in one, which no checkpoint does; refused")
-        if opcode.name == "DUP":
-            self._stack.extend(taken * 2)
-        elif opcode.name in {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}:
+        if name in _KEYS and any(key.nodes > _MOST_IN_A_KEY for key in taken[_KEYS[name]]):
+            raise PystateError(f"has a key of more than {_MOST_IN_A_KEY} parts, which no checkpoint has; refused")
+        if name == "DUP":
+            self._stack.extend(taken)
+            self._stack.extend(self._again(size) for size in taken)
+        elif name in {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}:
             self._stack.extend(taken[:1])
         else:
+            size = _Size(data=_data(argument) if name not in {"GLOBAL", "INST"} else 0)
+            if name in _NESTING:
+                size = _Size(1 + sum(part.nodes for part in taken), sum(part.data for part in taken))
+            elif name in _GETS:
+                size = self._again(self._memo.get(argument, size))
+            if size.nodes > _MOST_NESTED:
+                raise PystateError(f"nests more than {_MOST_NESTED:,} tuples in one, which no checkpoint does; refused")
             self._stack.extend([size] * len(after))
+
+    def _again(self, size: _Size) -> _Size:
+        self._left -= size.data
+        if self._left < 0:
+            raise PystateError("uses the same data again and again, which no pickler does; refused")
+        return size
+
+
+def _data(argument: Any) -> int:
+    if isinstance(argument, str | bytes | bytearray):
+        return len(argument)
+    return argument.bit_length() // 8 if isinstance(argument, int) else 0
 
 
 def _refuse_unless_admitted(module: str, name: str) -> None:
@@ -264,7 +303,9 @@ def _split(root: object) -> tuple[object, object]:
         return root, {}
     extra = [key for key in root if key not in ("params", "state", *_OF_TRAINING)]
     if extra:
-        raise PystateError(f"holds {extra[0]!r} beside 'params'; pickle {{'params': ..., 'state': ...}} of it alone")
+        raise PystateError(
+            f"holds {shown(extra[0])} beside 'params'; pickle {{'params': ..., 'state': ...}} of it alone"
+        )
     return root["params"], root.get("state", {})
 
 
@@ -275,10 +316,15 @@ def _flatten(part: str, tree: object) -> dict[str, np.ndarray]:
     flat: dict[str, np.ndarray] = {}
     for module, entries in tree.items():
         if not isinstance(entries, Mapping):
-            raise PystateError(f"has a {_kind(entries)} at {module!r} of its {part}; it must be {{name: array}}")
+            raise PystateError(f"has a {_kind(entries)} at {shown(module)} of its {part}; it must be {{name: array}}")
         for name, leaf in entries.items():
             if not (isinstance(module, str) and isinstance(name, str)):
-                raise PystateError(f"has the keys {module!r}, {name!r} in its {part}; both must be strings")
+                raise PystateError(f"has the keys {shown(module)}, {shown(name)} in its {part}; both must be strings")
+            if len(module) + len(name) > _LONGEST_PATH or len(flat) == _MOST_ARRAYS:
+                raise PystateError(
+                    f"has more than {_MOST_ARRAYS:,} arrays in its {part}, or names of more than {_LONGEST_PATH:,} "
+                    "characters, which no checkpoint has; refused"
+                )
             key = f"{module}/{name}"
             if key in flat:
                 raise PystateError(f"has {key!r} twice in its {part}; once is the rule")

@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -309,3 +310,105 @@ def test_tuples_that_would_take_for_ever_are_refused(program: bytes, tmp_path: P
     path.write_bytes(program)
     with pytest.raises(PystateError, match="nests more than 10,000 tuples in one"):
         read_pystate(path)
+
+
+FROM_BUFFER = b"cnumpy.core.numeric\n_frombuffer\n"
+F4 = b"cnumpy\ndtype\n\x8c\x02f4\x85R"
+PROTOCOL_4 = b"\x80\x04"
+
+
+def _spelt(text: str) -> bytes:
+    return b"X" + len(text).to_bytes(4, "little") + text.encode()
+
+
+def _array_of(shape: bytes) -> bytes:
+    return PROTOCOL_4 + FROM_BUFFER + b"(C\x04abcd" + F4 + shape + _spelt("C") + b"tR."
+
+
+def _lists(depth: int) -> bytes:
+    """Lists of ten times a list of ten times a list..., the last in the memo's place `depth`; 10**depth in its repr."""
+    layers = (b"](" + (b"h" + bytes([i])) * 10 + b"eq" + bytes([i + 1]) + b"0" for i in range(depth))
+    return b"]q\x000" + b"".join(layers)
+
+
+def _small_array() -> bytes:
+    return FROM_BUFFER + b"(C\x04abcd" + F4 + b"K\x01\x85" + _spelt("C") + b"tR"
+
+
+def _small_arrays(count: int) -> bytes:
+    first = _spelt("0") + _small_array() + b"q\x00"
+    return first + b"".join(_spelt(f"{i}") + b"h\x00" for i in range(1, count))
+
+
+_LARGE = b"B" + (2**20).to_bytes(4, "little") + bytes(2**20) + b"q\x000"
+_FORTRAN = (
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
+    b"(K\x01M\x00\x04M\x00\x01\x86" + F4 + b"\x88h\x00tb"
+)
+_HUGE = b"\x8b" + (10**5).to_bytes(4, "little") + b"\x7f" * 10**5
+_MANY = b"".join(_spelt(f"{i}") + b"K\x00" for i in range(2000))
+_ONE_MODULE = b"".join(
+    _spelt(f"m{i}") + (b"h\x01" if i else b"}(" + _small_arrays(1000) + b"uq\x01") for i in range(100)
+)
+_PARTS = b"(" + b"K\x01" * 101 + b"t"
+BOMBS = {
+    "a shape of a text": (_array_of(b"C\x01a\x8a\x05" + (3 * 10**9).to_bytes(5, "little") + b"\x86"), "whose shape"),
+    "a shape of a tuple": (
+        _array_of(b"K\x00\x85\x8a\x04" + (3 * 10**8).to_bytes(4, "little") + b"\x86"),
+        "whose shape",
+    ),
+    "a shape of many": (_array_of(b"(" + b"K\x01" * 65 + b"t"), "whose shape"),
+    "a shape of huge integers": (
+        _array_of(b"(" + _HUGE + b"q\x00h\x00h\x00t"),
+        "whose shape .an integer of 799999 bits",
+    ),
+    "a shape of more": (_array_of(b"(" + _HUGE + b"q\x00" + b"h\x00" * 50 + b"t"), "the same data again and again"),
+    "a dtype of lists in lists": (
+        PROTOCOL_4 + _lists(12) + b"cnumpy\ndtype\nh\x0c\x85R.",
+        "dtype a list; only numbers",
+    ),
+    "a leaf of lists in lists": (
+        PROTOCOL_4 + _lists(12) + b"}" + _spelt("a") + b"}" + _spelt("b") + b"h\x0css.",
+        "has a list at 'a/b'",
+    ),
+    "an encoding of lists": (
+        PROTOCOL_4 + _lists(12) + b"c_codecs\nencode\n" + _spelt("a") + b"h\x0c\x86R.",
+        "bytes as a list",
+    ),
+    "a name of long texts": (
+        PROTOCOL_4 + _spelt("x" * 2**20) + b"q\x000}(" + b"h\x00" * 90 + b"tK\x01s.",
+        "the same data again and again",
+    ),
+    "a key of many parts": (PROTOCOL_4 + b"}" + _PARTS + b"K\x01s.", "key of more than 100 parts"),
+    "keys of many parts": (PROTOCOL_4 + b"}(K\x01K\x01" + _PARTS + b"K\x01u.", "key of more than 100 parts"),
+    "a set of many parts": (PROTOCOL_4 + b"(" + _PARTS + b"\x91.", "key of more than 100 parts"),
+    "the same data in many arrays": (
+        PROTOCOL_4 + _LARGE + b"](" + _FORTRAN * 1000 + b"e.",
+        "the same data again and again",
+    ),
+    "a dictionary in many mappings": (
+        PROTOCOL_4 + b"}(" + _MANY + b"uq\x000](" + b"ccollections\nOrderedDict\nh\x00\x85R" * 1000 + b"e.",
+        "holds a list",
+    ),
+    "one module under many names": (PROTOCOL_4 + b"}(" + _ONE_MODULE + b"u.", "more than 20,000 arrays"),
+    "a long name": (
+        PROTOCOL_4 + b"}" + _spelt("x" * 2000) + b"}" + _spelt("b") + _small_array() + b"ss.",
+        "names of more than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_a_file_asks_for_is_bounded_by_what_it_holds(name: str, tmp_path: Path) -> None:
+    program, message = BOMBS[name]
+    path = tmp_path / "bomb.pystate"
+    path.write_bytes(program)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PystateError, match=message) as refusal:
+            read_pystate(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 30 * 2**20
+    assert len(str(refusal.value)) < 1000
