@@ -25,9 +25,9 @@ class Section(NamedTuple):
     Attributes:
         anchor: its name in the address.
         title: its heading.
-        lead: a description of the result, as HTML.
+        lead: a description of the result, as HTML, or none.
         body: the result, as HTML.
-        facts: small print at its end, as HTML.
+        facts: small print at its end, as HTML, or none.
     """
 
     anchor: str
@@ -54,12 +54,16 @@ def whole_page(title: str, heading: str, summary: str, sections: Sequence[Sectio
         links="".join(f'<li><a href="#{one.anchor}">{escape(one.title)}</a></li>' for one in sections),
         sections="\n".join(
             f'<section id="{one.anchor}" aria-labelledby="{one.anchor}-title">\n'
-            f'<h2 id="{one.anchor}-title">{escape(one.title)}</h2>\n<p class="lead">{one.lead}</p>\n'
-            f'{one.body}\n<p class="facts">{one.facts}</p>\n</section>'
+            f'<h2 id="{one.anchor}-title">{escape(one.title)}</h2>\n{_paragraph("lead", one.lead)}'
+            f"{one.body}\n{_paragraph('facts', one.facts)}</section>"
             for one in sections
         ),
         footer=footer,
     )
+
+
+def _paragraph(kind: str, text: str) -> str:
+    return f'<p class="{kind}">{text}</p>\n' if text else ""
 
 
 def bars(classes: Sequence[ClassProbability]) -> str:

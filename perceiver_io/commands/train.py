@@ -25,7 +25,6 @@ import perceiver_io
 from perceiver_io.atomic import check_replaceable, new_directory
 from perceiver_io.autoregressive import PerceiverAR
 from perceiver_io.commands.train_options import DEFAULT_CARD, add_task_arguments, micro_batch_size, recipe_of
-from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
 from perceiver_io.optional import needs_extra
 from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import model_from_config
@@ -38,7 +37,7 @@ from perceiver_io.training import (
     world,
 )
 from perceiver_io.training.cards import CARDS, Card, card_of
-from perceiver_io.training.fine_tuning import freeze_encoder, replace_head
+from perceiver_io.training.fine_tuning import adapted, freeze_encoder
 from perceiver_io.training.plan import describe_plan, plan_run
 from perceiver_io.training.tasks import Material, Task
 from perceiver_io.visualize import draw_loss_curve
@@ -47,7 +46,7 @@ from perceiver_io.weights.saving import MODEL_FILES, save_checkpoint
 
 EXAMPLE = "perceiver-io train image_classification --from imagenet-conv --data MY_PICTURES --freeze-encoder"
 
-TASKS = ("language", "image_classification", "optical_flow", "video_autoencoding", "autoregressive")
+TASKS = ("language", "glue", "image_classification", "optical_flow", "video_autoencoding", "autoregressive")
 NOTES_FILE, CURVE_FILE = "training.json", "loss.png"
 
 # Reading data that takes longer than this is told of, in seconds.
@@ -126,7 +125,7 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
     directory = arguments.output / "model"
     _check_places(arguments, directory)
     model, material = _ready(task, arguments)
-    recipe = recipe_of(task, arguments)
+    recipe = recipe_of(task, arguments, len(material.dataset))
     trainer = Trainer(
         model,
         material.objective,
@@ -193,7 +192,7 @@ def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> di
     if card is None and here:
         raise ValueError(f"what {here} can do is not known; name a card like it with --card: {', '.join(CARDS)}")
     name = arguments.card or here or DEFAULT_CARD
-    recipe, num_cards = recipe_of(task, arguments), arguments.cards or world().size
+    recipe, num_cards = recipe_of(task, arguments, len(material.dataset)), arguments.cards or world().size
     with _notice_if_long("planning …"):
         plan = plan_run(
             model.to(device),
@@ -269,9 +268,8 @@ def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[Perc
             f"{task.config_class.__name__}"
         )
     material = task.prepare(arguments, config)
-    if isinstance(model, ImageClassificationPerceiver) and config != material.config:
-        assert isinstance(material.config, ImageClassificationConfig)
-        replace_head(model, material.config.num_classes)
+    if config != material.config:
+        model = adapted(model, material.config)
     if model.config != material.config:
         raise ValueError(f"the data need {material.config}, which differs from the {config} of {arguments.source}")
     return model, material

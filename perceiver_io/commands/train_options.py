@@ -17,9 +17,10 @@ DEFAULT_CARD = "h100"
 
 def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
     """Adds the options of the training for one task."""
-    parser.set_defaults(task=task, tiny=False)
+    parser.set_defaults(task=task, tiny=False, preset=None)
     start = parser.add_mutually_exclusive_group(required=True)
-    start.add_argument("--preset", choices=task.presets, help="a model of the released size, by the paper's recipe")
+    if task.presets:
+        start.add_argument("--preset", choices=task.presets, help="a model of the released size, by the paper's recipe")
     if task.tiny is not None:
         start.add_argument("--tiny", action="store_true", help="a model that two cores train in minutes")
     start.add_argument("--from", dest="source", metavar="MODEL", help="fine-tune: a directory with a model, or a name")
@@ -98,8 +99,12 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
     )
 
 
-def recipe_of(task: Task, arguments: argparse.Namespace) -> Recipe:
-    """Maps parsed arguments to the recipe: that of the beginning, changed as they say."""
+def recipe_of(task: Task, arguments: argparse.Namespace, num_examples: int) -> Recipe:
+    """Maps parsed arguments to the recipe: that of the beginning, changed as they say.
+
+    Args:
+        num_examples: to learn from, for tasks whose length is given in passes over them (`--epochs`).
+    """
     if arguments.source is not None:
         recipe = task.fine_tuning_recipe
     elif arguments.preset:
@@ -110,7 +115,9 @@ def recipe_of(task: Task, arguments: argparse.Namespace) -> Recipe:
     given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
     fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "max_gradient_value", "optimizer")
     recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})
-    return recipe.with_steps(given["steps"]) if "steps" in given else recipe
+    if "steps" in given:
+        return recipe.with_steps(given["steps"])
+    return recipe.with_epochs(given["epochs"], num_examples) if "epochs" in given else recipe
 
 
 def micro_batch_size(batch_size: int, accumulation: int) -> int:

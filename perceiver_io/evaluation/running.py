@@ -6,7 +6,7 @@ line says what is measured, so that outcomes of other weights, data or settings 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
@@ -85,7 +85,9 @@ def measured(
     full_identity = json.loads(json.dumps({**identity, "samples": number, "batch size": batch_size}))
     num_batches = -(-number // batch_size)
     with occupied(directory) if rank == 0 else nullcontext():
-        done = {batch for found in _gathered(_recorded(directory / OUTCOMES, full_identity)) for batch in found}
+        records = _merged(_gathered(_recorded(directory / OUTCOMES, full_identity)))
+        # What could not be read may be there again.
+        done = {batch for batch, record in records.items() if not record.unreadable}
         mine = [batch for batch in range(num_batches) if batch not in done][rank::size]
         try:
             with (
@@ -103,9 +105,7 @@ def measured(
             raise KeyboardInterrupt(
                 f"interrupted; {directory / OUTCOMES} holds what is done, and the same command goes on from it"
             ) from interruption
-        records: dict[int, _BatchRecord] = {}
-        for found in _gathered(_recorded(directory / OUTCOMES, full_identity)):
-            records |= found
+        records = _merged(_gathered(_recorded(directory / OUTCOMES, full_identity)))
     return _joined(protocol, [records[batch] for batch in range(num_batches)])
 
 
@@ -115,7 +115,9 @@ def _measured_batch(
     unreadable = {str(index): str(sample) for index, sample in samples.items() if isinstance(sample, Exception)}
     for sample in samples.values():
         if isinstance(sample, Exception) and not skip_unreadable:
-            raise ValueError(f"{sample}; mend it, or leave such samples out with --skip-unreadable") from sample
+            raise ValueError(
+                f"{sample}; mend it and begin anew, or go on without such samples by --skip-unreadable"
+            ) from sample
     good = [sample for sample in samples.values() if not isinstance(sample, Exception)]
     rows: Iterator[list[float]] = iter(())
     if good:
@@ -195,10 +197,20 @@ def _recorded(folder: Path, identity: Mapping[str, Any]) -> dict[int, _BatchReco
         try:
             first, *rest = map(json.loads, lines)
             _check_identity(first, identity, folder)
-            for line in rest:
-                records[line["batch"]] = _BatchRecord(line["outcomes"], line["unreadable"])
+            found = ({line["batch"]: _BatchRecord(line["outcomes"], line["unreadable"])} for line in rest)
+            records = _merged([records, *found])
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error!r}); remove {folder} and begin anew") from error
+    return records
+
+
+def _merged(found: Iterable[Mapping[int, _BatchRecord]]) -> dict[int, _BatchRecord]:
+    """Joins records; of a batch that was measured again, the one in which all could be read stays."""
+    records: dict[int, _BatchRecord] = {}
+    for part in found:
+        for batch, record in part.items():
+            if batch not in records or records[batch].unreadable:
+                records[batch] = record
     return records
 
 

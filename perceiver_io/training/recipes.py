@@ -80,6 +80,17 @@ class Recipe:
         """The recipe at another length; what comes before the cosine keeps its share."""
         return replace(self, num_steps=num_steps, lead_steps=round(self.lead_steps * num_steps / self.num_steps))
 
+    def with_epochs(self, num_epochs: int | float, num_examples: int) -> "Recipe":
+        """The recipe for so many passes over the data; what comes before the cosine keeps its length, if there is room.
+
+        Raises:
+            ValueError: for no or less than no passes.
+        """
+        if not num_epochs > 0:
+            raise ValueError(f"the number of epochs ({num_epochs}) must be above 0")
+        num_steps = math.ceil(num_epochs * num_examples / self.batch_size)
+        return replace(self, num_steps=num_steps, lead_steps=min(self.lead_steps, num_steps))
+
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         """Maps a model to its optimiser at the highest rate."""
         optimizer = self._bare_optimizer(model)
@@ -200,6 +211,11 @@ AUTOREGRESSIVE_RECIPES: dict[str, Recipe] = {
         flat_until=1_000_000,
     ),
 }
+
+# Language models on a task of GLUE: the paper takes the best of these on the development set. Its steps follow from the
+# epochs (`Recipe.with_epochs`).
+GLUE_EPOCHS, GLUE_BATCH_SIZES, GLUE_LEARNING_RATES = 10, (16, 32, 64), (1e-4, 5e-5, 2e-5, 1e-5)
+GLUE_RECIPE = Recipe(num_steps=10_000, batch_size=32, learning_rate=5e-5, weight_decay=0.01, lead_steps=200)
 
 # Classifiers pretrained on other pictures, on ImageNet; the paper's with convolutions took a tenth of the rate.
 FINE_TUNING_RECIPE = replace(_IMAGENET, num_steps=131_000, lead_steps=70_000)

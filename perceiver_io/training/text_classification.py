@@ -33,6 +33,7 @@ def predictions(logits: Float[Tensor, "batch outputs"], task: GlueTask) -> Float
     return logits.argmax(-1).float() if task.classes else logits[:, 0].float()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GlueObjective:
     """Maps a model and a batch to the cross-entropy, or to the squared error of scores.
 
@@ -40,8 +41,7 @@ class GlueObjective:
         task: of GLUE.
     """
 
-    def __init__(self, task: GlueTask) -> None:
-        self.task = task
+    task: GlueTask
 
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Runs the model on "tokens", "mask" and "label"."""

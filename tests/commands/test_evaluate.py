@@ -1,7 +1,9 @@
 """`perceiver-io evaluate`."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import perceiver_io
 from perceiver_io.commands.cli import main
 from perceiver_io.weights.locations import sample
 
@@ -111,3 +114,18 @@ def test_kinetics_from_end_to_end(run: Run, inputs: Path) -> None:
     figures = json.loads(Path("outputs/evaluate/kinetics/results.json").read_text())["figures"]
     assert figures["image_psnr"] > 15
     assert figures["audio_psnr"] > 15
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_an_evaluation(run: Run, digits: Path) -> None:
+    alone = json.loads(run(*IMAGENET, "--data", digits, "--batch-size", 1, "--json"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "perceiver_io", *IMAGENET, "--data", str(digits), "--batch-size", "1", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(perceiver_io.__file__).parents[1])}
+    process = subprocess.run(
+        [*command, *words, "--output", "shared", "--json"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert (result["processes"], result["figures"], result["data"]) == (2, alone["figures"], alone["data"])
+    assert [len(Path(f"shared/outcomes/{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)] == [4, 4]

@@ -40,6 +40,18 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(tmp_path: Path) -> Non
     assert file.read_text() == (tmp_path / "whole" / "outcomes" / "0.jsonl").read_text()
 
 
+def test_an_interruption_says_how_to_go_on(tmp_path: Path) -> None:
+    class Interrupted(Times):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            if self.batches == 998:
+                raise KeyboardInterrupt
+            return super().forward(values)
+
+    with pytest.raises(KeyboardInterrupt, match="outcomes holds what is done, and the same command goes on from it"):
+        measure(tmp_path, Interrupted())
+    assert len((tmp_path / "outcomes" / "0.jsonl").read_text().splitlines()) == 1 + 2
+
+
 def test_processes_that_load_samples_change_nothing(tmp_path: Path) -> None:
     outcomes = [measure(tmp_path / str(workers), num_workers=workers).outcomes for workers in (0, 2)]
     assert torch.equal(*outcomes)
@@ -86,12 +98,16 @@ def test_damaged_outcomes_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_samples_that_cannot_be_read(num_workers: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="number 9 is damaged; mend it, or leave such samples out with --skip-unre"):
+    with pytest.raises(ValueError, match="number 9 is damaged; mend it and begin anew, or go on without"):
         measure(tmp_path, unreadable=(9, 11), num_workers=num_workers)
     found = measure(tmp_path, unreadable=(9, 11), num_workers=num_workers, skip_unreadable=True)
     assert found.unreadable == {9: "number 9 is damaged", 11: "number 11 is damaged"}
     assert found.indices == [index for index in range(NUMBER) if index not in (9, 11)]
     assert torch.equal(found.outcomes, measure(tmp_path / "all").outcomes[found.indices])
+    # The next run tries again.
+    found = measure(tmp_path, unreadable=(11,), num_workers=num_workers, skip_unreadable=True)
+    assert found.unreadable == {11: "number 11 is damaged"}
+    assert measure(tmp_path, num_workers=num_workers).indices == list(range(NUMBER))
     with pytest.raises(ValueError, match="no sample of 23 can be read; the first: number 0 is damaged"):
         measure(tmp_path / "none", unreadable=tuple(range(NUMBER)), skip_unreadable=True)
 

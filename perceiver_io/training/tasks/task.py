@@ -79,7 +79,7 @@ class Task:
         name: on the command line, and of its directory under outputs/train.
         description: the first line of its help.
         presets: released models that it trains, by the paper's recipes.
-        config_class: of its models' configurations.
+        config_class: of its models' configurations, and of those that it starts from.
         fine_tuning_recipe: for `--from`.
         data: the help of `--data`.
         prepare: maps the arguments and the model's configuration to what it learns from.
