@@ -16,6 +16,7 @@ from perceiver_io.autoregressive.losses import inputs_and_targets, next_token_lo
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.processors.sequences import ByteSequences
 from perceiver_io.training.data.text import Document
+from perceiver_io.training.fingerprints import content_digest
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch
 
@@ -50,11 +51,12 @@ class SequenceWindows:
         return sum(map(len, self.documents))
 
     def fingerprint(self) -> str:
-        """Tells these windows from others: by the beginnings and ends of their documents, and how they are cut."""
-        digest = hashlib.sha256(f"{self.num_bytes} {self.length} {self.least_length}".encode())
-        for document in self.documents:
-            digest.update(bytes(document[:256]) + bytes(document[-256:]))
-        return digest.hexdigest()
+        """Tells these windows from others: by a digest of the documents, or of much of them, and how they are cut."""
+        documents = self.documents
+        lengths = list(map(len, documents))
+        digest = content_digest(lengths, lambda number, start, end: bytes(documents[number][start:end]))
+        cut = hashlib.sha256(str(lengths).encode()).hexdigest()
+        return f"{digest} {cut} {self.length} {self.least_length}"
 
     def __len__(self) -> int:
         return self.ends[-1]

@@ -1,6 +1,7 @@
 """Fingerprints: the same data have the same one, and whatever is changed about them changes it."""
 
 import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from perceiver_io.training.data.clips import VideoFolder
 from perceiver_io.training.data.flow import FlowFolder, find_pairs
 from perceiver_io.training.data.images import ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
-from perceiver_io.training.fingerprints import described, fingerprint, own_fingerprint, same
+from perceiver_io.training.fingerprints import content_digest, described, fingerprint, own_fingerprint, same
 from perceiver_io.training.image_classification import Pairs
 from perceiver_io.training.language import MaskedWords
 from tests.training.small_run import Pictures
@@ -53,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
+    "edited": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
     "grown": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "renamed": lambda path: path.rename(path.with_stem(path.stem.replace("2", "22"))),
     "removed": lambda path: path.unlink(),
@@ -75,8 +77,10 @@ def test_other_pairs_are_other_data(folder: Path) -> None:
     folder = folder.parent / "pairs"
     before = own_fingerprint(pairs(folder))
     assert own_fingerprint(pairs(folder, size=6)) != before
-    CHANGES["grown"](folder / "00002_img1.ppm")
-    assert own_fingerprint(pairs(folder)) != before
+    for change in ("edited", "grown"):
+        CHANGES[change](folder / "00002_img1.ppm")
+        assert own_fingerprint(pairs(folder)) != before
+        before = own_fingerprint(pairs(folder))
 
 
 def test_other_labels_are_other_data(folder: Path) -> None:
@@ -84,6 +88,28 @@ def test_other_labels_are_other_data(folder: Path) -> None:
     other = [LabelledFile(path, 1 - label) for path, label in files]
     prints = {own_fingerprint(ImageFolder(some, EvaluationCrop(size=(7, 7)))) for some in (files, other)}
     assert len(prints) == 2
+
+
+def test_content_is_read_whole_or_in_samples_spread_over_all() -> None:
+    generator = random.Random(0)
+    for sizes in ([], [0, 0], [5], [0, 3, 0, 4096, 1], [1500] * 9, [700] * 9000, [6_000_000, 0, 1, 9_000_000]):
+        seen = [0] * len(sizes)
+
+        def read(number: int, start: int, end: int, sizes: list[int] = sizes, seen: list[int] = seen) -> bytes:
+            assert 0 <= start < end <= sizes[number]
+            seen[number] += end - start
+            return bytes(end - start)
+
+        assert content_digest(sizes, read) == content_digest(sizes, read)
+        if sum(sizes) <= 2**22:
+            assert seen == [2 * size for size in sizes]
+        else:
+            assert 2**22 <= sum(seen) / 2 <= 2**23
+    contents = [generator.randbytes(size) for size in (3, 0, 5000, 7)]
+    sizes = list(map(len, contents))
+    digest = content_digest(sizes, lambda number, start, end: contents[number][start:end])
+    joined = b"".join(contents)
+    assert content_digest([len(joined)], lambda _, start, end: joined[start:end]) == digest
 
 
 def test_a_file_that_goes_missing_changes_nothing_but_its_own(folder: Path) -> None:

@@ -55,7 +55,7 @@ class VideoFolder:
         self.random_positions = random_positions
 
     def fingerprint(self) -> str:
-        """Tells these videos from others: by a digest of their names, sizes and labels, and how clips are cut."""
+        """Tells these videos from others: by a digest of their names, content and labels, and how clips are cut."""
         cut = (self.num_frames, self.image_size, self.audio_samples_per_frame, self.random_positions)
         return f"{files_digest(part for file in self.files for part in file)} {cut}"
 

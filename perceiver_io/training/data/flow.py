@@ -154,7 +154,7 @@ class FlowFolder:
         self.min_size = crop_size or min_size
 
     def fingerprint(self) -> str:
-        """Tells these pairs from others: by a digest of their names and sizes, and how they are cut."""
+        """Tells these pairs from others: by a digest of their names, sizes and content, and how they are cut."""
         return f"{files_digest(path for files in self.files for path in files)} {self.crop_size}"
 
     def __len__(self) -> int:

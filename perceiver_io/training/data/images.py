@@ -39,7 +39,7 @@ class ImageFolder:
         self.prepare = prepare
 
     def fingerprint(self) -> str:
-        """Tells these pictures from others: by a digest of their names, sizes and labels, and their preparation."""
+        """Tells these pictures from others: by a digest of their names, content and labels, and their preparation."""
         return f"{files_digest(part for file in self.files for part in file)} {described(self.prepare)}"
 
     def __len__(self) -> int:

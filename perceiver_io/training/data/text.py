@@ -1,7 +1,6 @@
 """Text as windows of bytes: from files, a folder, or texts at hand."""
 
 import codecs
-import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.data.files import data_files
+from perceiver_io.training.fingerprints import content_digest
 from perceiver_io.training.sampling import Draw
 
 TEXT_SUFFIXES = (".md", ".rst", ".text", ".txt")
 
 # Between two documents in one window.
 _SEPARATOR = b"\n\n"
-# What the fingerprint of a long text is made of: so many pieces of so many bytes, evenly spread.
-_SAMPLED, _SAMPLE = 1024, 4096
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,9 @@ class TextWindows:
 
     def fingerprint(self) -> str:
         """Tells this text from others: by a digest of it, or of much of it if it is long, and how it is cut."""
-        digest = hashlib.sha256(f"{self.num_bytes} {self.length} {self.random_positions}".encode())
-        stride = max(self.num_bytes // _SAMPLED, _SAMPLE)
-        for start in range(0, self.num_bytes, stride):
-            digest.update(self._bytes(start, min(_SAMPLE, self.num_bytes - start)))
-        return digest.hexdigest()
+        pieces = self.pieces
+        digest = content_digest(list(map(len, pieces)), lambda number, start, end: bytes(pieces[number][start:end]))
+        return f"{digest} {self.length} {self.random_positions}"
 
     @property
     def num_bytes(self) -> int:
