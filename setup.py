@@ -33,6 +33,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.30"],
     # `perceiver-io export --to onnx`, and running what it wrote.
     "onnx": ["onnxscript>=0.5", "onnxruntime>=1.20"],
+    # perceiver_io.quantization.
+    "int8": ["torchao>=0.15"],
     # Running DeepMind's own code beside ours (conversion/verify_against_jax.py), and optax's LAMB.
     "parity": ["jax>=0.4.30", "dm-haiku>=0.0.12", "einops>=0.6", "optax>=0.2"],
     # transformers itself, beside ours: the tests of taking in its models and of writing them, which need none of it.
