@@ -2,13 +2,16 @@
 
 `accelerate` gives modules of a model, in place, subclasses of their classes with another `forward` (`FastAttention` for
 `Attention` and so on). Parameters, state dict, hooks and names stay; copies and pickles are accelerated too. Each fast
-way takes part only where `gate` says that it computes what the plain module does; everything else (training, compiling,
-exporting, adapters, hooks) falls back to the plain module, call by call.
+way takes part only where `gate` says that it computes what the plain module does; everything else (adapters, hooks, and
+most of training, compiling and exporting) falls back to the plain module, call by call.
 
 * `linear`: products by oneDNN on CPUs;
 * `attention`: attention a head and a block of queries at a time, and the MLP;
 * `cross_attention`: a single head's products, associated the cheaper way;
 * `generation`: a step of a Perceiver AR in one run;
+* `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
+* `choice`: which way attention is computed;
+* `graphs`: CUDA graphs, a callable beside the model;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
 """
 
@@ -16,17 +19,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from perceiver_io.attention import MLP, Attention, CrossAttention
+from perceiver_io.attention import MLP, Attention, CrossAttention, SelfAttention
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerate_decoding
 from perceiver_io.fast.generation import FastPerceiverAR
+from perceiver_io.fast.graphs import with_graphs
 from perceiver_io.perceiver import PerceiverIO
 
-__all__ = ["accelerate", "plain", "undo_accelerate"]
+__all__ = ["accelerate", "plain", "undo_accelerate", "with_graphs"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -39,17 +44,31 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
 _PLAIN = {fast: plain for plain, fast in _FAST.items()}
 
 
-def accelerate(model: Model) -> Model:
+def accelerate(model: Model, *, dtype: torch.dtype | None = None, compile_blocks: bool = False) -> Model:
     """Makes a model's inference faster, in place, and returns it. `create_model` and `load_model` do so.
 
-    The model computes the same function, to rounding. `undo_accelerate` takes all back.
+    The model computes the same function, to rounding. `undo_accelerate` takes all back, but for the weights' precision.
 
     Args:
         model: a `PerceiverIO`, any module with this library's blocks in it, or one of these. Modules of subclasses with
             a `forward` (or a `decode`) of their own stay as they are.
+        dtype: precision of the weights, and so of the inputs, as `load_model` takes it; torch.bfloat16 is the fast one
+            where the processor multiplies it. None leaves it as it is.
+        compile_blocks: whether `torch.compile` makes one program of the latents' self-attention, which all its layers
+            share. The first call of each shape takes a minute; on GPUs norms, activations and residuals are then part
+            of their neighbours.
+
+    Raises:
+        ValueError: for a dtype that is not a floating one.
     """
+    if dtype is not None:
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype ({dtype}) must be floating-point, such as torch.bfloat16; None leaves it as it is")
+        model.to(dtype)
     for module in model.modules():
         _accelerate_one(module)
+        if compile_blocks and isinstance(module, SelfAttention):
+            module.compile()
     return model
 
 
@@ -57,6 +76,8 @@ def undo_accelerate(model: Model) -> Model:
     """Makes a model plain again, in place, and returns it."""
     for module in model.modules():
         _give_class(module, plain_class(module))
+        if isinstance(module, SelfAttention):
+            vars(module).pop("_compiled_call_impl", None)
     return model
 
 

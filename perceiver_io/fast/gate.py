@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
@@ -100,9 +101,9 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
             torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             or torch._C._are_functorch_transforms_active()
             or forward_ad._current_level >= 0
-            or _is_observed()
+            or _is_observed(FakeTensorMode)  # which only follows shapes
         )
-        and all(are_alike(tensor) for tensor in given)
+        and all(isinstance(tensor, FakeTensor) or are_alike(tensor) for tensor in given)
         and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
     )
 
@@ -128,6 +129,11 @@ def are_alike(*tensors: Tensor | None) -> bool:
     )
 
 
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody sees operations, or acts when one of these modules is called."""
+    return _is_observed() or _global_hooks() or any(vars(module)[hooks] for module in modules for hooks in _HOOKS)
+
+
 def is_untouched(*modules: nn.Module) -> bool:
     """Whether calling these modules does what their class says, and nothing else."""
     return not _global_hooks() and all(
@@ -144,11 +150,16 @@ def drops(*modules: nn.Module) -> bool:
     return any(module.training and module.dropout_prob for module in modules)
 
 
-def _is_observed() -> bool:
-    """Whether a mode sees operations, other than PyTorch's counter of work and its default device for new tensors."""
-    return bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()) and not (
-        all(type(mode).__module__ == FlopCounterMode.__module__ for mode in _get_current_dispatch_mode_stack())
-        and all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+def _is_observed(*allowed: type) -> bool:
+    """Whether a mode sees operations, other than PyTorch's counter of work and its default device for new tensors.
+
+    A mode of which `only_looks_on` is true changes nothing, and wants to see what really happens.
+    """
+    return bool(torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()) and not all(
+        type(mode) in (DeviceContext, *allowed)
+        or type(mode).__module__ == FlopCounterMode.__module__
+        or getattr(mode, "only_looks_on", False)
+        for mode in (*_get_current_dispatch_mode_stack(), *_get_current_function_mode_stack())
     )
 
 

@@ -162,6 +162,8 @@ class Meter(TorchDispatchMode):
         peak: the most that were there at a time.
     """
 
+    only_looks_on = True  # at the order of products that training really has (`fast.gate`)
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0

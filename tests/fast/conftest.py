@@ -3,13 +3,7 @@
 import pytest
 
 from perceiver_io import attention, checks
-from perceiver_io.fast import choice, gate
-
-
-@pytest.fixture
-def unobserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has fast ways serve although a mode of the test sees operations."""
-    monkeypatch.setattr(gate, "_is_observed", lambda: False)
+from perceiver_io.fast import choice
 
 
 @pytest.fixture

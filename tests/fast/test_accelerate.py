@@ -5,6 +5,8 @@ import copy
 import io
 import pickle
 import random
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -876,3 +878,45 @@ def test_a_default_device_is_no_reason_to_stand_aside() -> None:
         assert is_plain_inference(torch.randn(2, 3))
     with torch.no_grad(), FlopCounterMode(display=False):
         assert is_plain_inference(torch.randn(2, 3))
+
+
+def test_precision_as_an_option(name: str) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    with torch.no_grad():
+        assert accelerate(fast, dtype=torch.float64) is fast
+        doubled = [given.double() if given.is_floating_point() else given for given in inputs]
+        assert_equal(outputs_of(fast, *doubled), outputs_of(model.double(), *doubled))
+    assert all(tensor.dtype == torch.float64 for tensor in (*fast.parameters(), *fast.buffers()) if tensor.ndim)
+    assert {parameter.dtype for parameter in accelerate(fast, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+    with pytest.raises(ValueError, match=r"dtype \(torch.int8\) must be floating-point"):
+        accelerate(fast, dtype=torch.int8)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")  # where PyTorch's own compiler is imported
+def test_blocks_are_compiled_on_request() -> None:
+    model = accelerate(pair("language")[0], compile_blocks=True)
+    blocks = [module for module in model.modules() if isinstance(module, SelfAttention)]
+    assert blocks
+    assert all(block._compiled_call_impl is not None for block in blocks)
+    assert all(block._compiled_call_impl is None for block in undo_accelerate(model).modules())
+
+
+@pytest.mark.slow
+def test_compiled_blocks_compute_the_same() -> None:
+    words = [sys.executable, "-W", "ignore", "-c", _COMPILED_BLOCKS]
+    ended = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+# In a process of its own: the run-time checks of these tests cannot be compiled.
+_COMPILED_BLOCKS = """
+import torch, perceiver_io
+from tests.small_models import SMALL, small_inputs
+model = perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"]).eval()
+inputs = small_inputs(model)
+with torch.no_grad():
+    expected = model(*inputs)
+    torch.testing.assert_close(perceiver_io.accelerate(model, compile_blocks=True)(*inputs), expected)
+model(*inputs).sum().backward()
+"""

@@ -16,7 +16,7 @@ from perceiver_io import CrossAttention, accelerate, undo_accelerate
 from tests.randomised import randomised
 from tests.small_models import SMALL, small_inputs
 
-pytestmark = pytest.mark.usefixtures("as_on_cuda", "unobserved")
+pytestmark = pytest.mark.usefixtures("as_on_cuda")
 ATEN = torch.ops.aten
 # What makes the host wait for the device: values that Python looks at, results whose size depends on values, and
 # tensors made of Python's numbers, which are copied there.
@@ -33,6 +33,8 @@ WAITING = {
 
 class NothingWaits(TorchDispatchMode):
     """Refuses operations that wait for a device, and counts all."""
+
+    only_looks_on = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +93,8 @@ def test_inference_waits_for_nothing(name: str) -> None:
 
 class StoredInFull(TorchFunctionMode):
     """Checks what torch's fused attention is given, and keeps the masks."""
+
+    only_looks_on = True
 
     def __init__(self) -> None:
         super().__init__()
