@@ -83,7 +83,7 @@ class Protocol(ABC):
         return default_collate(list(samples))
 
     def fingerprint(self) -> str:
-        """Tells the data from others: names, sizes and labels of the files, and how they are prepared."""
+        """Tells the data from others: names, sizes, labels and content of the files, and how they are prepared."""
         return own_fingerprint(self.dataset)
 
 

@@ -1,6 +1,7 @@
 """The result of an evaluation, so that it can be cited: figures, weights, data, settings, versions."""
 
 import hashlib
+import importlib.util
 import math
 import platform
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ def check_packages() -> None:
         ImportError: torchmetrics is missing; it comes with the `evaluate` extra.
     """
     with needs_extra("computing the figures", "evaluate"):
-        import torchmetrics  # noqa: F401
+        if importlib.util.find_spec("torchmetrics") is None:  # importing it takes seconds, which an error need not
+            raise ModuleNotFoundError(name="torchmetrics")
 
 
 def identity_of(protocol: Protocol, name: str, checkpoint: str) -> dict[str, Any]:

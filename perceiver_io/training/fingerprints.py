@@ -81,30 +81,32 @@ def files_digest(parts: Iterable[Path | TarMember | int]) -> str:
     Of a path the last two names count. A file that is not there has no size. Of much content samples are read.
     """
     digest = hashlib.sha256()
-    files: list[tuple[Path, int]] = []
+    files: list[tuple[Path, int, int]] = []  # where they lie, from which byte on, and how many bytes
     for part in parts:
         if isinstance(part, int):
             digest.update(b"%d\0" % part)
             continue
         if isinstance(part, TarMember):
             digest.update(os.fsencode(f"{part.archive.name}/{part.name}\0{part.size}\0"))
+            files.append((part.archive, part.start, part.size))
             continue
         try:
             size = part.stat().st_size
         except OSError:
             size = -1
         digest.update(os.fsencode(f"{part.parent.name}/{part.name}\0{size}\0"))
-        files.append((part, max(size, 0)))
+        files.append((part, 0, max(size, 0)))
 
     def read(number: int, start: int, end: int) -> bytes:
         try:
-            with files[number][0].open("rb") as file:
-                file.seek(start)
+            path, first, _ = files[number]
+            with path.open("rb") as file:
+                file.seek(first + start)
                 return file.read(end - start)
         except OSError:  # it will be raised, or left out, when its turn comes
             return b""
 
-    digest.update(content_digest([size for _, size in files], read).encode())
+    digest.update(content_digest([size for _, _, size in files], read).encode())
     return digest.hexdigest()
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import perceiver_io
 from perceiver_io.commands.cli import main
 from perceiver_io.weights.locations import sample
+from tests.small_models import SMALL
 
 Run = Callable[..., str]
 ErrorOf = Callable[..., str]
@@ -63,8 +66,8 @@ def test_data_that_cannot_be_used(error_of: ErrorOf, digits: Path) -> None:
     assert "has 7 folders of classes (2, 3, 5, …) and the model knows 10 classes" in error("--data", digits)
 
 
-def test_a_damaged_sample_ends_an_evaluation_which_goes_on(
-    run: Run, digits: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_sample_ends_an_evaluation_and_mended_is_other_data(
+    run: Run, digits: Path, error_of: ErrorOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = digits / "3" / "digit_3.png"
     content = damaged.read_bytes()
@@ -76,7 +79,8 @@ def test_a_damaged_sample_ends_an_evaluation_which_goes_on(
     assert lines[-3].startswith("5 samples")
     assert lines[-2].startswith("left out, since they cannot be read: 1; the first: ")
     damaged.write_bytes(content)
-    assert "6 samples: " in run(*words)
+    assert "outcomes of another evaluation: its data's fingerprint is" in error_of(*words)
+    assert "6 samples: " in run(*words, "--output", "anew")
 
 
 def test_a_missing_package_is_named_before_anything_is_done(
@@ -129,3 +133,54 @@ def test_processes_of_torchrun_share_an_evaluation(run: Run, digits: Path) -> No
     result = json.loads(process.stdout)
     assert (result["processes"], result["figures"], result["data"]) == (2, alone["figures"], alone["data"])
     assert [len(Path(f"shared/outcomes/{rank}.jsonl").read_text().splitlines()) for rank in (0, 1)] == [4, 4]
+
+
+@pytest.fixture
+def data(inputs: Path) -> Path:
+    """Data of each kind with something wrong."""
+    folder = inputs / "data"
+    (folder / "kitti" / "flow_occ").mkdir(parents=True)
+    (folder / "sintel" / "training" / "clean").mkdir(parents=True)
+    (folder / "kinetics").mkdir()
+    (folder / "RTE").mkdir()
+    with tarfile.open(folder / "whole.tar", "w") as archive:
+        archive.add(sample("balloon.jpg"), "000000.jpg")
+    content = (folder / "whole.tar").read_bytes()
+    (folder / "half.tar").write_bytes(content[: len(content) // 2])
+    (folder / "kinetics" / "outside.csv").write_text("label,youtube_id,time_start,time_end\nhexagon,abc,0,10\n")
+    (folder / "kinetics" / "columns.csv").write_text("class,youtube_id\nring,abc\n")
+    (folder / "RTE" / "dev.tsv").write_text('"index"\t"sentence1"\t"sentence2"\t"label"\n"0"\t"a"\t"b"\t"entailment"\n')
+    config = {**SMALL["language"], "vocab_size": 262, "num_decoder_heads": 1}
+    classifier = perceiver_io.TextClassificationPerceiver(perceiver_io.TextClassificationConfig(**config))
+    perceiver_io.save_model(classifier, folder / "classifier")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "imagenet --checkpoint tiny-image-classification --data {}/half.tar",
+            "half.tar is not a whole, uncompressed tar",
+        ),
+        ("imagenet --checkpoint tiny-image-classification --data {}/whole.tar", "pictures without their classes"),
+        ("sintel --checkpoint tiny-optical-flow --data {}/nowhere", "there is no folder "),
+        ("sintel --checkpoint tiny-optical-flow --data {}/sintel", "has no pairs of frames; name them as Sintel"),
+        ("kitti --checkpoint tiny-optical-flow --data {}/kitti", "is not laid out as KITTI is"),
+        (
+            "kinetics --checkpoint tiny-video-autoencoding --data {0}/kinetics --labels {0}/kinetics/outside.csv",
+            "line 2 of .*outside.csv has the label 'hexagon', which is none of the model's 8 classes",
+        ),
+        (
+            "kinetics --checkpoint tiny-video-autoencoding --data {0}/kinetics --labels {0}/kinetics/columns.csv",
+            "columns.csv has the columns class, youtube_id; it must have label, and youtube_id, time_start",
+        ),
+        ("glue RTE --checkpoint {0}/classifier --data {0}", "was written with quotation marks around its fields"),
+        ("glue CoLA --checkpoint {0}/classifier --data {0}", r"there is no .*CoLA/dev\.tsv; give GLUE's folder"),
+        ("glue WNLI --checkpoint {0}/classifier --data {0}", "invalid choice: 'WNLI'"),
+        ("glue RTE --data {0}", "the following arguments are required: --checkpoint"),
+        ("text --checkpoint tiny-language --data {0}/sintel", "has no text files"),
+    ],
+)
+def test_bad_data_are_told_of_in_one_sentence(words: str, message: str, error_of: ErrorOf, data: Path) -> None:
+    assert re.search(message, error_of("evaluate", *words.format(data).split()))

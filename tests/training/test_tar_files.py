@@ -48,9 +48,10 @@ def test_an_archive_that_shrinks_is_told_of(tmp_path: Path) -> None:
         members[0].read()
 
 
-def test_fingerprints_know_members_by_archive_name_and_size(tmp_path: Path) -> None:
+def test_fingerprints_know_members_by_archive_name_size_and_content(tmp_path: Path) -> None:
     digests = set()
-    for name, contents in (("a", CONTENTS), ("b", CONTENTS), ("a", {**CONTENTS, "one.jpg": b"1"})):
+    others = [{**CONTENTS, "one.jpg": b"1"}, {**CONTENTS, "folder/two.jpg": b"23"}]
+    for name, contents in (("a", CONTENTS), ("b", CONTENTS), ("a", others[0]), ("a", others[1])):
         (tmp_path / name).mkdir(exist_ok=True)
         digests.add(files_digest(tar_members(write_tar(tmp_path / name / f"{name}.tar", contents))))
-    assert len(digests) == 3
+    assert len(digests) == 4
