@@ -2,6 +2,9 @@
 
 A repository holds what `save_model` writes, `config.json` and `model.safetensors`, and a card that says what the model
 is, from the notes that its training script left.
+
+These are functions. As methods of the models, by `huggingface_hub`'s mixin, its class would be a base of theirs, so
+that no model could be imported without it; and the core, which weights are read into, would import what reads them.
 """
 
 import json
@@ -14,6 +17,7 @@ from typing import Any
 
 import torch
 
+from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.optional import needs_extra
 from perceiver_io.perceiver import PerceiverIO
@@ -30,6 +34,7 @@ _OF_TRAINING = ("data", "command", "recipe", "seed", "device", "minutes")
 # By the configuration's class: what the hub calls the task.
 _PIPELINES = {
     "LanguageConfig": "fill-mask",
+    "PerceiverARConfig": "text-generation",
     "TextClassificationConfig": "text-classification",
     "ImageClassificationConfig": "image-classification",
     "OpticalFlowConfig": "other",
@@ -37,7 +42,7 @@ _PIPELINES = {
 }
 
 
-def from_pretrained(name: str | Path, *, revision: str | None = None, **config_overrides: Any) -> PerceiverIO:
+def from_pretrained(name: str | Path, *, revision: str | None = None, **config_overrides: Any) -> Any:
     """Maps a directory, the name of a model, or a repository "owner/name" of the hub to a model, in evaluation mode.
 
     Repositories of this library are loaded; those of transformers and krasserm are taken in, as by `import_model`.
@@ -67,7 +72,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, **config_o
 
 
 def push_to_hub(
-    model: PerceiverIO | str | Path,
+    model: PerceiverIO | PerceiverAR | str | Path,
     repository: str,
     *,
     private: bool | None = None,

@@ -12,6 +12,7 @@ import perceiver_io
 from perceiver_io.presets import PRESETS, create_config
 from perceiver_io.weights import from_pretrained, model_card, push_to_hub
 from perceiver_io.weights.downloads import DownloadError
+from tests.autoregressive.small import small_model
 from tests.small_models import SMALL
 from tests.weights.downloads.hub_server import Hub, serve_hub
 
@@ -44,6 +45,12 @@ def test_a_model_goes_out_and_comes_back(hub: Hub, model: Any) -> None:
         assert torch.equal(tensor, back.state_dict()[name])
     with pytest.raises(ValueError, match="is a model of this library, and "):
         from_pretrained("me/small", num_latents=3)
+
+
+def test_a_perceiver_ar_goes_out_and_comes_back(hub: Hub) -> None:
+    push_to_hub(model := small_model(), "me/writer", token="secret")
+    assert "pipeline_tag: text-generation" in hub.files["me/writer"]["README.md"].decode()
+    assert from_pretrained("me/writer").config == model.config
 
 
 def test_a_directory_goes_out_with_its_notes(hub: Hub) -> None:
