@@ -88,7 +88,7 @@ def _evaluate(task: EvaluationTask, arguments: argparse.Namespace, device: torch
     name = "-".join(filter(None, [task.name, task.variant(arguments)]))
     output = arguments.output or Path("outputs/evaluate", name)
     protocol = task.prepare(arguments, model, class_names(arguments.checkpoint))
-    identity = identity_of(protocol, name, arguments.checkpoint)
+    identity = identity_of(protocol, name, arguments.checkpoint, device.type)
     begin = time.monotonic()
     found = measured(
         protocol,

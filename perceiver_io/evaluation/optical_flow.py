@@ -74,7 +74,12 @@ class FlowProtocol(Protocol):
             for figure, unit in (("epe", "px"), ("epe_by_pair", "px"), ("fl_all", "%"))
             for group in groups
         }
-        self.published = {f"epe{_suffix(group)}": {"optical-flow": error} for group, error in published.items()}
+        # The paper does not say which mean it takes.
+        self.published = {
+            f"{figure}{_suffix(group)}": {"optical-flow": error}
+            for figure in ("epe", "epe_by_pair")
+            for group, error in published.items()
+        }
 
     def settings(self) -> dict[str, Any]:
         """Says how frames are tiled, and what is counted as an outlier."""

@@ -32,12 +32,13 @@ def check_packages() -> None:
             raise ModuleNotFoundError(name="torchmetrics")
 
 
-def identity_of(protocol: Protocol, name: str, checkpoint: str) -> dict[str, Any]:
+def identity_of(protocol: Protocol, name: str, checkpoint: str, device: str = "cpu") -> dict[str, Any]:
     """Says what is measured: a change of any of it makes it another evaluation.
 
     Args:
         name: of the protocol.
         checkpoint: directory or name of the model.
+        device: kind of the device, since others round otherwise.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -48,6 +49,7 @@ def identity_of(protocol: Protocol, name: str, checkpoint: str) -> dict[str, Any
         "weights' SHA-256": weights_sha256(find_model(checkpoint)),
         "data's fingerprint": hashlib.sha256(protocol.fingerprint().encode()).hexdigest(),
         "versions": {"perceiver_io": __version__, "torch": torch.__version__},
+        "device": device,
     }
 
 
