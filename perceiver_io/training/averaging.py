@@ -16,12 +16,15 @@ class AveragedWeights:
     Args:
         model: as it is trained, sharded or not.
         decay: share of the average that a step keeps; 0.9999 is usual for runs of 100,000 steps.
+
+    Attributes:
+        values: the average, by the names of the model's state dict.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self._model = model
-        self._values = {name: tensor.clone() for name, tensor in self._weights()}
+        self.values = {name: tensor.clone() for name, tensor in self._weights()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -32,13 +35,13 @@ class AveragedWeights:
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in self._weights():
-            self._values[name].lerp_(tensor, 1 - decay)
+            self.values[name].lerp_(tensor, 1 - decay)
 
     @torch.no_grad()
     def restart(self) -> None:
         """Takes the weights as they are for the average."""
         for name, tensor in self._weights():
-            self._values[name].copy_(tensor)
+            self.values[name].copy_(tensor)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -52,7 +55,7 @@ class AveragedWeights:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, tensor in self._weights():
-            value = self._values[name]
+            value = self.values[name]
             kept = tensor.clone()
             tensor.copy_(value)
             value.copy_(kept)

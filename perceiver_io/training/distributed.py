@@ -16,6 +16,9 @@ from perceiver_io.attention import CrossAttention, SelfAttention
 
 Strategy = Literal["ddp", "fsdp"]
 
+# By default torchrun keeps the addresses that processes have told one another when it starts them again.
+_NEW_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+
 
 class World(NamedTuple):
     """The number of a process, and how many there are."""
@@ -37,7 +40,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         device: "cpu", "cuda" (each local process takes one) or one of a single process, such as "cuda:1".
 
     Raises:
-        ValueError: for a device that is not there.
+        ValueError: for a device that is not there, or if `torchrun` starts processes again in a way that would hang.
     """
     local_rank = os.environ.get("LOCAL_RANK")
     try:
@@ -48,9 +51,15 @@ def process_group(device: str) -> Iterator[torch.device]:
     if local_rank is None:
         yield own
         return
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and os.environ.get(_NEW_STORE) != "1":
+        raise ValueError(
+            f"torchrun has started the processes again, which would look for one another where the dead ones were; set "
+            f"{_NEW_STORE}=1 before torchrun, or leave --max-restarts out"
+        )
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    # Sharded states are written in the background by way of gloo.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
     try:
         yield own
     finally:

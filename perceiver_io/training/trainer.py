@@ -40,6 +40,7 @@ from perceiver_io.training.settings import (
     Precision,
     TrainerConfig,
 )
+from perceiver_io.training.sharded_state import ShardWriter
 from perceiver_io.training.step_cost import first_examples, step_cost
 from perceiver_io.training.training_state import DATA, full_state_dict, load_state, previous, save_state
 
@@ -100,7 +101,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = GradScaler(config.device.type, enabled=config.precision == "float16")
-        self._saved_step = 0
+        self._saved_step = self._begun_step = 0
+        self._shards = ShardWriter() if config.strategy == "fsdp" else None
 
     def fit(self) -> dict[str, float]:
         """Trains from the saved state, or the start, to the end; returns the figures of the last evaluation.
@@ -123,7 +125,7 @@ class Trainer:
             try:
                 with interruption.at_once():
                     self._run = self._definition()
-                    start = self._saved_step = self._load_state()
+                    start = self._saved_step = self._begun_step = self._load_state()
                     self._set_training_mode()
                 with MetricsLog(self.directory, start) if is_first else nullcontext() as log:
                     return self._train(start, log, interruption)
@@ -161,8 +163,8 @@ class Trainer:
             is_stopped = any_process(interruption.is_requested, config.device)
             is_evaluated = self._is_evaluated(step)
             if is_last or is_stopped or is_evaluated or _is_due(step, config.checkpoint_every):
-                save_state(self._state_path, step, self.model, self.optimizer, self._scaler, self._run, self._average)
-                self._saved_step = step
+                self._save(step)
+            self._settle(wait=is_last or is_stopped or is_evaluated)
             if is_stopped:
                 raise KeyboardInterrupt
             if is_evaluated:
@@ -273,6 +275,28 @@ class Trainer:
             parameters = list(module.parameters())
             if parameters and not any(parameter.requires_grad for parameter in parameters):
                 module.eval()
+
+    def _save(self, step: int) -> None:
+        self._settle(wait=True)
+        save_state(
+            self._state_path,
+            step,
+            self.model,
+            self.optimizer,
+            self._scaler,
+            self._run,
+            average=self._average,
+            shards=self._shards,
+        )
+        self._begun_step = step
+
+    def _settle(self, *, wait: bool) -> None:
+        """Makes the state that was begun the last one, once every process has written its part."""
+        if self._shards is not None and self._shards.is_busy():
+            if not wait and any_process(not self._shards.is_done(), self.config.device):
+                return
+            self._shards.finish()
+        self._saved_step = self._begun_step
 
     def _new_pace(self) -> Pace:
         """Knows the work of an example where it is of use, to say how much of the device is used."""

@@ -6,16 +6,11 @@ The last two states are kept, each with a SHA-256 of its content. So there is a 
 machine stops, and one that is damaged later is found out, and the one before it takes its place.
 """
 
-import errno
-import hashlib
-import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
 from torch.amp import GradScaler
@@ -28,17 +23,16 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from perceiver_io.atomic import new_file
 from perceiver_io.training.averaging import AveragedWeights
 from perceiver_io.training.distributed import world
 from perceiver_io.training.fingerprints import same
+from perceiver_io.training.sharded_state import ShardWriter, check_shards, load_shards
+from perceiver_io.training.state_file import first_line, previous, read_state_file, write_state_file
 
 # Sharded tensors are gathered on the CPU of the first process.
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
-# The digest is the comment with which a ZIP file ends, as which PyTorch saves; so `torch.load` reads it all the same.
-_MARK = b"sha256 "
-_COMMENT = len(_MARK) + 64
+__all__ = ["DATA", "full_state_dict", "load_state", "previous", "save_state"]
 
 # What is compared up to rounding.
 DATA = "data"
@@ -59,11 +53,6 @@ def full_state_dict(model: nn.Module, average: AveragedWeights | None = None) ->
         return {name: value.clone() for name, value in averaged.items()}
 
 
-def previous(path: Path) -> Path:
-    """Maps the path of the last state to that of the one before: `state.pt` to `state.previous.pt`."""
-    return path.with_suffix(f".previous{path.suffix}")
-
-
 def save_state(
     path: Path,
     step: int,
@@ -72,6 +61,7 @@ def save_state(
     scaler: GradScaler,
     run: Mapping[str, Any],
     average: AveragedWeights | None = None,
+    shards: ShardWriter | None = None,
 ) -> None:
     """Writes the state after `step` updates, at once or not at all. All processes must call it; the first one writes.
 
@@ -80,47 +70,28 @@ def save_state(
     Args:
         run: all that defines the run, checked by `load_state`; strings, numbers, and lists and dicts of them.
         average: of the model's weights, if one is kept.
+        shards: if each process shall write its own part of the tensors, in the background; the state counts when
+            `shards` has finished.
 
     Raises:
         OSError: if it cannot be written, for instance to a full disk, with the file's name.
     """
+    about = {"step": step, "run": dict(run), "scaler": scaler.state_dict()}
+    if shards is not None:
+        shards.start(path, about, model, optimizer, average)
+        return
     model_state, optimizer_state = get_state_dict(model, optimizer, options=_FULL)
     average_state = {} if average is None else full_state_dict(model, average)
     if world().rank == 0:
         state = {
-            "step": step,
-            "run": dict(run),
+            **about,
             "model": model_state,
             "average": average_state,
             "optimizer": optimizer_state,
-            "scaler": scaler.state_dict(),
         }
-        with _named(path), new_file(path, keep=previous(path)) as temporary:
-            _write(state, temporary)
+        write_state_file(path, state)
     if world().size > 1:
         dist.barrier()
-
-
-def _write(state: Mapping[str, Any], path: Path) -> None:
-    with path.open("w+b") as file:
-        torch.save(state, file)
-        file.seek(-2, os.SEEK_END)
-        file.write(_COMMENT.to_bytes(2, "little"))
-        file.flush()
-        file.write(_MARK + _digest(path).encode())
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turns what is raised at a full disk within the block into an error with the path."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # PyTorch raises the latter while it handles the former
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, KeyboardInterrupt):
-            raise cause from None
-        number = (cause.errno if isinstance(cause, OSError) else None) or errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def load_state(
@@ -145,7 +116,8 @@ def load_state(
             damages.append(f"{candidate} is missing")
             continue
         try:
-            state = _read(candidate)
+            state = read_state_file(candidate)
+            check_shards(candidate, state)
         except (ValueError, OSError) as error:
             damages.append(f"{candidate} is damaged ({error})")
             continue
@@ -171,6 +143,10 @@ def _restore(
     average: AveragedWeights | None,
 ) -> int:
     try:
+        if "shards" in state:
+            load_shards(path, state, model, optimizer, average)
+            scaler.load_state_dict(state["scaler"])
+            return int(state["step"])
         if average is not None:
             set_model_state_dict(model, state["average"], options=StateDictOptions(full_state_dict=True))
             average.restart()
@@ -183,49 +159,8 @@ def _restore(
         )
         scaler.load_state_dict(state["scaler"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not fit the model and its optimizer ({_first_line(error)})") from error
+        raise ValueError(f"{path} does not fit the model and its optimizer ({first_line(error)})") from error
     return int(state["step"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The state in a file.
-
-    Raises:
-        ValueError: if its content is not what its digest says, or no state.
-    """
-    _check_digest(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state["run"], dict) or not isinstance(state["step"], int):
-            raise ValueError("it holds something else")
-        if state.keys() < {"model", "optimizer", "scaler"}:
-            raise ValueError("parts of it are missing")
-    except Exception as error:  # whatever unpickling raises
-        raise ValueError(_first_line(error)) from error
-    return state
-
-
-def _check_digest(path: Path) -> None:
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        size = file.tell() - _COMMENT
-        file.seek(max(size, 0))
-        comment = file.read()
-        if size < 0 or not comment.startswith(_MARK):
-            raise ValueError("it does not end in a digest of its content")
-        if comment[len(_MARK) :].decode("latin-1") != _digest(path, size):
-            raise ValueError("its content is not the one that its SHA-256 is of")
-
-
-def _digest(path: Path, size: int | None = None) -> str:
-    """The SHA-256 of a file's first `size` bytes, or of all."""
-    digest = hashlib.sha256()
-    left = path.stat().st_size if size is None else size
-    with path.open("rb") as file:
-        while left and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
 
 
 def _check_same_run(path: Path, written: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -248,7 +183,3 @@ def _difference(name: str, before: Any, now: Any) -> str:
             if before.get(key) != now.get(key):
                 return f"its {name} of {key} is {before.get(key)!r}, not {now.get(key)!r}"
     return f"its {name} is {before!r}, not {now!r}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

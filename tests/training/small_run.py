@@ -140,16 +140,26 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--kill-at", type=int, default=0, help="the step at which the last process kills itself")
     parser.add_argument("--end-at", type=int, default=0, help="the step at which the last process gets a SIGTERM")
+    parser.add_argument("--kill-once", action="store_true", help="only if torchrun has not started it again yet")
+    parser.add_argument("--sharded", choices=["plain", "noisy"], help="one run of a sharded model, and no other")
     parser.add_argument("--noisy-only", action="store_true", help="leave out the runs that compare strategies")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with process_group("cpu"):
-        run = noisy_objective
+        run = objective if arguments.sharded == "plain" else noisy_objective
+        is_first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if arguments.kill_once and not is_first_start:
+            arguments.kill_at = 0
         if world().rank == world().size - 1:
             if arguments.kill_at:
                 run = stopping(run, arguments.kill_at, kill_this_process)
             if arguments.end_at:
                 run = stopping(run, arguments.end_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        if arguments.sharded:
+            settings: dict[str, Any] = {"strategy": "fsdp", "average_decay": 0.5, "batch_size": 4 // world().size}
+            dropout = 0.3 if arguments.sharded == "noisy" else 0.0
+            make_trainer(arguments.directory, objective=run, dropout=dropout, **settings).fit()
+            return
         make_trainer(arguments.directory / "noisy", objective=run, dropout=0.3).fit()
         if arguments.noisy_only:
             return

@@ -16,9 +16,13 @@ from tests.training.small_run import NUM_STEPS, TwoHeads, losses, make_trainer, 
 
 
 def run_two_processes(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "tests.training.small_run", str(directory), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return run_processes(2, directory, *options)
+
+
+def run_processes(number: int, directory: Path, *options: str, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    command += ["--max-restarts", str(restarts), "-m", "tests.training.small_run", str(directory), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.run(
         command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
@@ -88,6 +92,38 @@ def test_a_sharded_run_goes_on_in_one_process(unbroken: Path, alone: tuple[Path,
         assert torch.equal(resumed.full_state_dict()[name], tensor), name
 
 
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
+    for processes, step in ((2, 3), (4, 6)):
+        process = run_processes(processes, tmp_path / "run", "--sharded", "plain", "--end-at", "3")
+        assert f"state.pt holds step {step} of 9" in process.stderr, process.stderr
+    resumed = make_trainer(tmp_path / "run", batch_size=4, average_decay=0.5)
+    resumed.fit()
+    alone = make_trainer(tmp_path / "alone", batch_size=4, average_decay=0.5)
+    alone.fit()
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=1e-4)
+    for name, tensor in alone.full_state_dict().items():
+        torch.testing.assert_close(resumed.full_state_dict()[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_killed_sharded_processes_go_on_to_the_same_bits(restarts: int, tmp_path: Path) -> None:
+    kill_at = random.SystemRandom().randint(4, NUM_STEPS)
+    assert run_processes(4, tmp_path / "unbroken", "--sharded", "noisy").returncode == 0
+    options = ["--sharded", "noisy", "--kill-at", str(kill_at), "--kill-once"]
+    process = run_processes(4, tmp_path / "killed", *options, restarts=restarts)
+    assert (process.returncode == 0) == bool(restarts), process.stderr
+    if not restarts:
+        # A state that was being written when the process died does not count.
+        process = run_processes(4, tmp_path / "killed", "--sharded", "noisy")
+        assert process.returncode == 0, process.stderr
+    assert losses(tmp_path / "killed") == losses(tmp_path / "unbroken"), kill_at
+    states = [torch.load(tmp_path / name / "state.pt")["shards"]["files"] for name in ("killed", "unbroken")]
+    assert states[0].keys() == states[1].keys()
+    assert len(states[0]) == 5  # a part of each process, and where everything is
+
+
 def test_alone_nothing_is_wrapped() -> None:
     model = nn.Linear(3, 2)
     assert world() == (0, 1)
@@ -106,6 +142,17 @@ def test_alone_the_device_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with process_group("cpu") as device:
         assert device == torch.device("cpu")
+
+
+def test_a_start_that_would_hang_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.delenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", raising=False)
+    with (
+        pytest.raises(ValueError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun"),
+        process_group("cpu"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
