@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import perceiver_io
+from examples import glue_grid
 from examples.tiny import made_sentences
 from perceiver_io.commands.cli import main
 from perceiver_io.training.data.glue import GLUE_TASKS, read_glue
@@ -104,3 +105,31 @@ def test_a_run_and_its_evaluation(
     assert result["settings"]["outputs"] == ["0", "1"]
     assert result["figures"] == pytest.approx(notes["results"])
     assert Path("outputs/evaluate/glue-SST-2/worst.html").exists()
+
+
+def test_the_grid_names_the_best_of_twelve_runs_and_repeats_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def train(words: list[str]) -> int:
+        options = dict(zip(words[-6::2], words[-5::2], strict=True))
+        calls.append((words[:5], options["--batch-size"], options["--learning-rate"]))
+        if len(calls) == 5:
+            return 2
+        model = Path(options["--output"]) / "model"
+        model.mkdir(parents=True)
+        score = 50 + 100_000 * float(options["--learning-rate"]) - float(options["--batch-size"]) / 100
+        (model / "training.json").write_text(json.dumps({"results": {"score": score}}))
+        return 0
+
+    monkeypatch.setattr(glue_grid.cli, "main", train)
+    words = ["CoLA", "--from", "language", "--data", "GLUE", "--output", str(tmp_path)]
+    assert glue_grid.main(words) == 2
+    assert glue_grid.main(words) == 0
+    assert len(calls) == 1 + 12
+    assert len({call[1:] for call in calls}) == 12
+    assert calls[0][0] == ["train", "glue", "CoLA", "--from", "language"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f" 59.84  {tmp_path / 'CoLA' / '16-0.0001' / 'model'}"
+    assert len(lines) == 12
