@@ -3,8 +3,8 @@
     python examples/glue_grid.py CoLA --from language --data GLUE
 
 Batches are of 16, 32 and 64 examples, rates 1e-4, 5e-5, 2e-5 and 1e-5; the best has the highest score on the
-development files. Further options go to `perceiver-io train glue`. Runs that are done are not repeated, so that the same
-command goes on with a grid that was interrupted.
+development files. Further options go to `perceiver-io train glue`. Runs that are done are not repeated, so that the
+same command goes on with a grid that was interrupted.
 """
 
 import argparse
