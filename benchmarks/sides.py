@@ -187,6 +187,16 @@ class Transformers(Side):
 
     def prepare(self) -> Prepared:
         """Builds the model."""
+        model, arguments = self.build()
+
+        def forward() -> Mapping[str, Any]:
+            logits = model(**arguments).logits
+            return logits if isinstance(logits, Mapping) else {"logits": logits}
+
+        return Prepared(run=_without_gradients(forward), parameters=_count(model))
+
+    def build(self) -> tuple[Any, dict[str, Any]]:
+        """Maps the case to a model in evaluation mode and the arguments of a call."""
         import torch
 
         transformers = importlib.import_module("transformers")
@@ -227,13 +237,7 @@ class Transformers(Side):
                 kind = f"ForImageClassification{variants[preset.removeprefix('imagenet-')]}"
                 sizes |= {"num_labels": config.num_classes, "image_size": config.image_size[0]}
                 arguments = {"inputs": tensors["images"]}
-        model = getattr(transformers, f"Perceiver{kind}")(transformers.PerceiverConfig(**sizes)).eval()
-
-        def forward() -> Mapping[str, Any]:
-            logits = model(**arguments).logits
-            return logits if isinstance(logits, Mapping) else {"logits": logits}
-
-        return Prepared(run=_without_gradients(forward), parameters=_count(model))
+        return getattr(transformers, f"Perceiver{kind}")(transformers.PerceiverConfig(**sizes)).eval(), arguments
 
 
 class PerceiverPytorch(Side):
