@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import torch
 
-from perceiver_io.training import PAPER_RECIPES, Recipe, world
+from perceiver_io.training import PAPER_RECIPES, PERCEIVER_RECIPE, Recipe, world
 from perceiver_io.training.cards import CARDS
 from perceiver_io.training.recipes import AUTOREGRESSIVE_RECIPES, OptimizerName
 from perceiver_io.training.tasks import Task
@@ -108,7 +108,7 @@ def recipe_of(task: Task, arguments: argparse.Namespace, num_examples: int) -> R
     if arguments.source is not None:
         recipe = task.fine_tuning_recipe
     elif arguments.preset:
-        recipe = (PAPER_RECIPES | AUTOREGRESSIVE_RECIPES)[arguments.preset]
+        recipe = (PAPER_RECIPES | AUTOREGRESSIVE_RECIPES | {"perceiver-imagenet": PERCEIVER_RECIPE})[arguments.preset]
     else:
         assert task.tiny is not None
         recipe = task.tiny.recipe

@@ -52,14 +52,14 @@ def stepwise(num_steps: int, drops_at: Sequence[int], factor: float = 0.1) -> Sc
 
     Args:
         num_steps: length of the run.
-        drops_at: steps, in order.
+        drops_at: steps, in order; in a very short run, two of them may be the same one.
         factor: of each drop.
 
     Raises:
         ValueError: if the steps are out of order, or not within the run.
     """
-    if list(drops_at) != sorted(set(drops_at)) or not all(0 < drop <= num_steps for drop in drops_at):
-        raise ValueError(f"drops_at {tuple(drops_at)} must rise, and lie between 1 and num_steps ({num_steps})")
+    if list(drops_at) != sorted(drops_at) or not all(0 < drop <= num_steps for drop in drops_at):
+        raise ValueError(f"drops_at {tuple(drops_at)} must not fall, and lie between 1 and num_steps ({num_steps})")
     return lambda step: factor ** sum(step >= drop for drop in drops_at)
 
 

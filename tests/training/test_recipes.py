@@ -44,8 +44,9 @@ def test_the_original_perceivers_rate_falls_at_epochs_84_102_and_114_of_120() ->
             (114.1, 1e-3),
         ):
             assert schedule(int(length * epoch / 120)) == pytest.approx(factor)
+    assert [recipe.with_steps(2).schedule()(step) for step in range(3)] == pytest.approx([1, 0.1, 1e-3])
     assert isinstance(recipe.make_optimizer(nn.Linear(2, 2)), Lamb)
-    with pytest.raises(ValueError, match=r"drops_at \(5, 3\) must rise, and lie between 1 and num_steps \(9\)"):
+    with pytest.raises(ValueError, match=r"drops_at \(5, 3\) must not fall, and lie between 1 and num_steps \(9\)"):
         stepwise(9, (5, 3))
 
 

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from perceiver_io.models import ImageClassificationConfig
+from perceiver_io.models import ImageClassificationConfig, PerceiverClassifierConfig
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
 from perceiver_io.training.data.class_folders import find_labelled_files
 from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
@@ -18,14 +18,15 @@ FINE_TUNING_RECIPE = Recipe(
 )
 
 
-def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig) -> Material:
+def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | PerceiverClassifierConfig) -> Material:
     """Maps `--data` to pictures with the paper's augmentation, and those held out."""
     check_apart(arguments)
+    height, width = config.image_size if isinstance(config, ImageClassificationConfig) else config.index_dims
     classes, training_files, held_out_files = find_labelled_files(arguments.data, PICTURE_SUFFIXES)
     if len(classes) < 2:
         raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")
-    pictures = SkipUnusable(ImageFolder(training_files, TrainingAugmentation(size=config.image_size)))
-    held_out = SkipUnusable(ImageFolder(held_out_files, EvaluationCrop(size=config.image_size)))
+    pictures = SkipUnusable(ImageFolder(training_files, TrainingAugmentation(size=(height, width))))
+    held_out = SkipUnusable(ImageFolder(held_out_files, EvaluationCrop(size=(height, width))))
     return Material(
         config=dataclasses.replace(config, num_classes=len(classes)),
         dataset=Pairs(pictures),
@@ -40,7 +41,7 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig) ->
 TASK = Task(
     name="image_classification",
     description="Trains a model that names what is in a picture.",
-    presets=["imagenet-fourier", "imagenet-learned", "imagenet-conv"],
+    presets=["imagenet-fourier", "imagenet-learned", "imagenet-conv", "perceiver-imagenet"],
     config_class=ImageClassificationConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
     data="pictures named train/CLASS/PICTURE and val/CLASS/PICTURE, or CLASS/PICTURE, of which every tenth is then "
