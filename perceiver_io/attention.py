@@ -367,6 +367,8 @@ class CrossAttention(nn.Module):
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch queries query_channels"]:
         """Applies the block; a batch of one on either side stands for all examples. Arguments as in `Attention`."""
+        if mask is not None and cache is None:
+            inputs = unattended_as_zeros(inputs, mask)
         x = self.attention(*self.normalise(queries, inputs), mask, rotations, cache)
         x = F.dropout(x, self.dropout_prob, self.training)
         if self.use_query_residual:
@@ -376,6 +378,13 @@ class CrossAttention(nn.Module):
     def normalise(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Applies the norms before the attention."""
         return self.query_norm(queries), self.input_norm(inputs)
+
+
+def unattended_as_zeros(
+    inputs: Float[Tensor, "#batch inputs channels"], mask: Bool[Tensor, "#batch #queries #inputs"]
+) -> Float[Tensor, "batch inputs channels"]:
+    """Replaces inputs that no query may attend to by zeros: else NaN in them had influence, as 0 · NaN is NaN."""
+    return inputs.masked_fill(~mask.any(1).unsqueeze(-1), 0.0)
 
 
 def activate(hidden: Float[Tensor, "*batch hidden"], activation: Activation) -> Float[Tensor, "*batch activated"]:

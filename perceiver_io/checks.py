@@ -4,11 +4,12 @@ Types, dtypes and axes are always looked at, values only where they are at hand:
 PyTorch compiles, exports or traces, nothing is checked.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 # Coordinates beyond this are mistakes: the grid spans -1…1, and sines of large angles are noise in float32.
 _FARTHEST = 16.0
@@ -20,9 +21,10 @@ def is_checking() -> bool:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether a tensor's values can be looked at for nothing: they lie on the CPU, and no transform hides them."""
+    """Whether a tensor's values can be looked at for nothing: they lie on the CPU, hidden by no transform or mode."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
+        and not torch._C._len_torch_dispatch_stack()
         and is_at_hand(tensor.device)
         and tensor.numel() > 0
         and is_checking()
@@ -63,7 +65,7 @@ def check_floats(name: str, value: Any, axes: Sequence[str | int], dtype: torch.
         )
     # In training, the loss tells: the trainer names the step and the examples.
     if has_values(value) and not torch.is_grad_enabled() and not value.isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinite values; replace these, or mask the inputs that have them")
+        raise ValueError(f"{name} holds NaN or infinite values; replace these, by 0 say, and mask those inputs")
 
 
 def check_integers(name: str, value: Any, axes: Sequence[str | int], size: int) -> None:
@@ -80,13 +82,19 @@ def check_integers(name: str, value: Any, axes: Sequence[str | int], size: int) 
         raise ValueError(f"{name} of {value.dtype} must be integers {layout}; convert with {name}.long()")
     _check_axes(name, value, axes, layout)
     if has_values(value):
+        value = value.long()  # PyTorch has no minimum of unsigned integers of two and more bytes
         least, most = value.min().item(), value.max().item()
         if least < 0 or most >= size:
             raise ValueError(f"{name} must lie in 0…{size - 1}; got {least}…{most}")
 
 
-def as_mask(name: str, value: Any, shape: Sequence[int]) -> Tensor:
-    """Maps a mask, bool or of the integers 0 and 1, to a bool one; True is valid.
+def as_mask(name: str, value: Any, shape: Sequence[int | str], true: str = "valid") -> Tensor:
+    """Maps a mask, bool or of the integers 0 and 1, to a bool one.
+
+    Args:
+        name: of the argument, for the message.
+        shape: a word for an axis of any size.
+        true: the meaning of True, for the message.
 
     Raises:
         ValueError: if it is of another kind or shape. Floats are refused: in other libraries 0 means valid, and -inf
@@ -98,16 +106,40 @@ def as_mask(name: str, value: Any, shape: Sequence[int]) -> Tensor:
     _check_type(name, value, layout)
     if value.is_floating_point() or value.is_complex():
         raise ValueError(
-            f"{name} of {value.dtype} must be bool (or integers 0 and 1), True where valid; of an additive mask, give "
-            f"{name} == 0"
+            f"{name} of {value.dtype} must be bool (or integers 0 and 1), True where {true}; "
+            + (f"of an additive mask, give {name} == 0" if true == "valid" else f"give {name} > 0 or {name} == 0")
         )
-    if tuple(value.shape) != tuple(shape):
+    if len(value.shape) != len(shape) or any(
+        isinstance(axis, int) and size != axis for size, axis in zip(value.shape, shape, strict=True)
+    ):
         raise ValueError(f"{name} {tuple(value.shape)} must be of shape {layout}, a value for each row")
-    if value.dtype != torch.bool and has_values(value) and not ((value == 0) | (value == 1)).all():
-        raise ValueError(
-            f"{name} holds {value.min().item()}…{value.max().item()}; integers in a mask must be 0 (not valid) or 1"
-        )
+    if value.dtype != torch.bool and has_values(value):
+        integers = value.long()
+        if not ((integers == 0) | (integers == 1)).all():
+            raise ValueError(
+                f"{name} holds {integers.min().item()}…{integers.max().item()}; integers in a mask must be 0 (not "
+                f"{true}) or 1"
+            )
     return value.bool()
+
+
+def as_number(name: str, value: Any, none: str) -> int:
+    """Maps a number of things, an int or another library's integer, to an int.
+
+    Args:
+        name: of the argument, for the message.
+        none: the meaning of None, for the message.
+
+    Raises:
+        ValueError: if it is something else, or less than 1.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} ({value!r}) must be an integer of at least 1; {none}")
+    return number
 
 
 def check_points(points: Any) -> None:
@@ -189,6 +221,11 @@ def check_batch(name: str, batch: int, others: str, expected: int, *, one_for_al
 
 
 def _check_type(name: str, value: Any, layout: str) -> None:
+    if isinstance(value, fx.Proxy):
+        raise ValueError(
+            f"{name} (a {type(value).__name__} of torch.fx) must be a tensor {layout}: which operations a model runs "
+            "depends on its inputs' shapes, which symbolic tracing does not know; use torch.export.export"
+        )
     if not isinstance(value, Tensor):
         raise ValueError(
             f"{name} ({type(value).__name__}) must be a tensor {layout}; torch.from_numpy(...) or torch.tensor(...) "

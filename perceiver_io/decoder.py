@@ -107,5 +107,11 @@ class ProjectionDecoder(nn.Module):
         latents: Float[Tensor, "batch latents latent_channels"],
         query_mask: Mask | None = None,
     ) -> Float[Tensor, "batch output_channels"]:
-        """Averages and projects."""
+        """Averages and projects.
+
+        Raises:
+            ValueError: for a `query_mask`.
+        """
+        if query_mask is not None:
+            raise ValueError("query_mask must be None: a ProjectionDecoder has one output and no queries; leave it out")
         return self.output(latents.mean(dim=1))

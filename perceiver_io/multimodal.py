@@ -128,20 +128,23 @@ class MultimodalPreprocessor(InputPreprocessor):
             masked: True where the mask token replaces a token, for modalities whose masking is chosen, not drawn.
 
         Raises:
-            ValueError: if the names are not those of the modalities, or a modality without mask token is to be masked.
+            ValueError: if the names are not those of the modalities, a modality without mask token is to be masked, or
+                masks do not fit the tokens.
         """
+        masked = {} if masked is None else masked
+        positions = {} if positions is None else positions
         _check_names("inputs", inputs, self.modalities.names, complete=True)
-        _check_names("masked", masked or {}, sorted(self.mask_probs or {}))
+        _check_names("masked", masked, sorted(self.mask_probs or {}))
+        _check_names("positions", positions, self.modalities.names)
         tokens: dict[str, Tensor] = {}
         features: dict[str, Tensor] = {}
         for name, preprocessor in self.modalities.items():
-            preprocessed = preprocessor(inputs[name], positions=(positions or {}).get(name))
+            preprocessed = preprocessor(inputs[name], positions=positions.get(name))
             first = next(iter(tokens), name)
             if tokens:
                 check_batch(name, preprocessed.tokens.shape[0], first, tokens[first].shape[0])
             features[name] = preprocessed.features
-            chosen = (masked or {}).get(name)
-            tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), chosen)
+            tokens[name] = self._mask(name, self.padding(name, preprocessed.tokens), masked.get(name))
         if isinstance(input_mask, Mapping):
             _check_names("input_mask", input_mask, self.modalities.names)
             shapes = {name: rows.shape[:2] for name, rows in tokens.items()}
@@ -164,6 +167,8 @@ class MultimodalPreprocessor(InputPreprocessor):
             if prob == 1:
                 return mask_token.expand_as(tokens)
             chosen = torch.rand(tokens.shape[:2], device=tokens.device) < prob
+        else:
+            chosen = as_mask(f"masked[{name!r}]", chosen, tokens.shape[:2], "masked")
         return torch.where(chosen.unsqueeze(-1), mask_token, tokens)
 
 
@@ -210,7 +215,7 @@ class MultimodalQuery(OutputQuery):
     ) -> Iterator[tuple[dict[str, Points], Tensor | None]]:
         """Cuts the points of one modality after the other, so that a piece has a single one."""
         chosen = self._chosen(points)
-        masks = query_mask or {}
+        masks = {} if query_mask is None else query_mask
         _check_names("query_mask", masks, list(chosen))
         for name, points_of in chosen.items():
             query, inputs_of = self._query(name), self._inputs_of(name, inputs)

@@ -57,7 +57,7 @@ class InputPreprocessor(nn.Module):
             masked: True where a mask token replaces a token, for preprocessors that have mask tokens.
 
         Raises:
-            ValueError: for `masked` without mask tokens.
+            ValueError: for `masked` without mask tokens, or `positions` without a position encoding.
         """
         raise NotImplementedError
 
@@ -124,6 +124,7 @@ class Preprocessor(InputPreprocessor):
         if input_mask is not None:
             input_mask = as_mask("input_mask", input_mask, features.shape[:2])
         if self.position_encoding is None:
+            _refuse_positions(positions)
             return InputTokens(features, features, input_mask)
         encoding = self.position_encoding(positions, grid.shape[1:-1]).to(features.dtype)
         if self.concat_or_add_pos == "add":
@@ -144,6 +145,7 @@ class IdentityPreprocessor(InputPreprocessor):
     ) -> InputTokens:
         """Wraps the tokens."""
         _refuse_masking(masked)
+        _refuse_positions(positions)
         check_floats("inputs", inputs, ("batch", "inputs", "channels"))
         if input_mask is not None:
             input_mask = as_mask("input_mask", input_mask, inputs.shape[:2])
@@ -338,6 +340,14 @@ def _check_frames(featurizer: nn.Module, frames: Tensor, channels: int) -> None:
     dtype = next((parameter.dtype for parameter in featurizer.parameters()), None)
     time = ("time",) if isinstance(frames, Tensor) and frames.ndim == 5 else ()
     check_floats("images" if not time else "video", frames, ("batch", *time, channels, "height", "width"), dtype)
+
+
+def _refuse_positions(positions: Points) -> None:
+    if positions is not None:
+        raise ValueError(
+            "positions must be None where no position encoding takes them; give the Preprocessor a position_encoding "
+            "or leave them out"
+        )
 
 
 def _refuse_masking(masked: Tensor | None) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from perceiver_io.checks import check_points
+from perceiver_io.checks import as_mask, as_number, check_points
 from perceiver_io.position_encoding import Points, PositionEncoding, select_rows
 from perceiver_io.preprocessors import InputTokens
 
@@ -45,14 +45,16 @@ class OutputQuery(nn.Module):
         """Cuts points and their mask [batch, outputs] into pieces of at most `chunk_size` outputs (None: one piece)."""
         check_points(points)
         if chunk_size is None:
+            if query_mask is not None:
+                query_mask = as_mask("query_mask", query_mask, ("batch", "outputs"))
             yield points, query_mask
             return
-        if not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ValueError(
-                f"chunk_size ({chunk_size!r}) must be an integer of at least 1; None decodes everything at once"
-            )
+        chunk_size = as_number("chunk_size", chunk_size, "None decodes everything at once")
         num_outputs = self.num_outputs(inputs)
-        for start in range(0, max(1, num_points(points, num_outputs)), chunk_size):  # no points are one empty piece
+        number = num_points(points, num_outputs)
+        if query_mask is not None:
+            query_mask = as_mask("query_mask", query_mask, ("batch", number))
+        for start in range(0, max(1, number), chunk_size):  # no points are one empty piece
             piece = slice(start, start + chunk_size)
             mask = None if query_mask is None else query_mask[:, piece]
             yield cut_points(points, piece, num_outputs), mask
@@ -123,7 +125,7 @@ class InputQuery(OutputQuery):
 
 
 class NoQuery(OutputQuery):
-    """For decoders that do not ask, such as `ProjectionDecoder`: a single empty row."""
+    """For decoders that do not ask, such as `ProjectionDecoder`: a single empty row, and no points to choose."""
 
     num_channels = 0
 
@@ -132,7 +134,16 @@ class NoQuery(OutputQuery):
         return 1
 
     def forward(self, points: Points = None, inputs: InputTokens | None = None) -> Float[Tensor, "1 1 0"]:
-        """Returns an empty row."""
+        """Returns an empty row.
+
+        Raises:
+            ValueError: for points.
+        """
+        if isinstance(points, Tensor):
+            raise ValueError(
+                f"points {tuple(points.shape)} must be None: without an output_query there is one output; build the "
+                "model with one (PositionQuery) or leave points out"
+            )
         return torch.empty(1, 1, 0)
 
 

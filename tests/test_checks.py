@@ -1,5 +1,6 @@
 """The border: every entry refuses wrong arguments of every kind in one sentence, and takes what is unambiguous."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 import perceiver_io
 from perceiver_io import PerceiverDecoder, PerceiverEncoder, PerceiverIO, ProjectionDecoder
+from perceiver_io.multimodal import MultimodalPreprocessor, MultimodalQuery
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
+from perceiver_io.postprocessors import IdentityPostprocessor
 from perceiver_io.preprocessors import (
     AudioPatches,
     ByteEmbedding,
@@ -46,6 +49,7 @@ WRONG_FLOATS: dict[str, Callable[[Tensor], Any]] = {
     "nothing along the last axis": lambda x: x[..., :0],
 }
 WRONG_IDS: dict[str, Callable[[Tensor], Any]] = {
+    "too large, unsigned": lambda x: (x + 1000).to(torch.uint16),
     "None": lambda x: None,
     "a list": lambda x: x.tolist(),
     "numpy": lambda x: x.numpy(),
@@ -64,6 +68,7 @@ WRONG_MASKS: dict[str, Callable[[Tensor], Any]] = {
     "additive": lambda mask: torch.zeros(mask.shape).masked_fill(~mask, -torch.inf),
     "NaN": lambda mask: torch.full(mask.shape, torch.nan),
     "counts": lambda mask: mask.long() * 7,
+    "unsigned counts": lambda mask: (mask.long() * 7).to(torch.uint16),
     "shorter": lambda mask: mask[:, 1:],
     "longer": lambda mask: torch.cat([mask, mask], 1),
     "of more examples": lambda mask: torch.cat([mask, mask]),
@@ -137,7 +142,62 @@ def test_masks(wrong: str) -> None:
     refused(lambda: language(tokens, bad), f"language, mask {wrong}")
     model, images, input_mask, query_mask = own()
     refused(lambda: model(images, WRONG_MASKS[wrong](input_mask)), f"input_mask {wrong}")
-    refused(lambda: model(images, query_mask=WRONG_MASKS[wrong](query_mask)), f"query_mask {wrong}")
+    for either in (model, perceiver_io.accelerate(copy.deepcopy(model))):
+        for chunk_size in (None, 5, 42):
+            refused(
+                lambda either=either, chunk_size=chunk_size: either(
+                    images, query_mask=WRONG_MASKS[wrong](query_mask), chunk_size=chunk_size
+                ),
+                f"query_mask {wrong} in chunks of {chunk_size}",
+            )
+    clip, tokens_of = several()
+    for name, names in (("input_mask", tokens_of), ("masked", ["shot"]), ("query_mask", ["name"])):
+        for modality in names:
+            mask = torch.rand(2, 1 if modality == "name" else 12) > 0.4
+            mask[0] = True
+            bad = {modality: WRONG_MASKS[wrong](mask)}
+            if wrong == "shorter" and modality == "name":
+                continue  # nothing is left, not even a wrong value
+            refused(lambda name=name, bad=bad: clip(pictures(), **{name: bad}), f"{name} of {modality} {wrong}")
+
+
+def several() -> tuple[PerceiverIO, list[str]]:
+    """A model of two modalities in and one out, and the names of those that come in."""
+    stems = {name: Preprocessor(Pixels(2), FourierPositionEncoding((3, 4), num_bands=2)) for name in ("shot", "take")}
+    stem = MultimodalPreprocessor(stems, mask_probs={"shot": 0.5})
+    query = MultimodalQuery({"name": PositionQuery(LearnedPositionEncoding(1, 8))})
+    encoder = PerceiverEncoder(
+        stem.num_channels, num_latents=5, num_latent_channels=12, num_self_attends_per_block=1, num_self_attend_heads=3
+    )
+    decoder = PerceiverDecoder(query.num_channels, 12, output_channels=3)
+    return PerceiverIO(encoder, decoder, stem, query, {"name": IdentityPostprocessor()}).eval(), ["shot", "take"]
+
+
+def pictures() -> dict[str, Tensor]:
+    return {name: torch.randn(2, 2, 3, 4) for name in ("shot", "take")}
+
+
+@pytest.mark.parametrize("argument", ["positions", "masked", "points", "query_mask", "input_mask"])
+def test_names_of_modalities(argument: str) -> None:
+    model, _ = several()
+    for wrong in ({"sound": None}, {"sound": torch.ones(2, 12, 2)}, torch.ones(2, 12, 2), [None], 3, "shot"):
+        refused(lambda wrong=wrong: model(pictures(), **{argument: wrong}), f"{argument} {wrong!r}")
+
+
+def test_arguments_that_nothing_takes() -> None:
+    tokens = PerceiverIO(PerceiverEncoder(4, num_latents=5, num_latent_channels=8), ProjectionDecoder(8, 3)).eval()
+    pixels = PerceiverIO(
+        PerceiverEncoder(2, num_latents=5, num_latent_channels=8), ProjectionDecoder(8, 3), Pixels(2)
+    ).eval()
+    for model, given in ((tokens, torch.randn(2, 12, 4)), (pixels, torch.randn(2, 2, 3, 4))):
+        for name, value in (
+            ("positions", torch.rand(2, 12, 2)),
+            ("points", torch.tensor([0])),
+            ("points", torch.rand(2, 1, 2)),
+            ("query_mask", torch.ones(2, 1, dtype=torch.bool)),
+        ):
+            refused(lambda model=model, given=given, name=name, value=value: model(given, **{name: value}), name)
+        torch.testing.assert_close(model(given, chunk_size=3), model(given))
 
 
 @pytest.mark.parametrize("wrong", WRONG_POINTS)
@@ -165,7 +225,7 @@ def own() -> tuple[PerceiverIO, Tensor, Tensor, Tensor]:
     return model, torch.randn(2, 2, 3, 4), *masks
 
 
-@pytest.mark.parametrize("chunk_size", [0, -1, 1.5, "3"])
+@pytest.mark.parametrize("chunk_size", [0, -1, 1.5, "3", np.float64(3), np.int64(0), torch.tensor([3, 4])])
 def test_chunk_sizes(chunk_size: Any) -> None:
     model, images, *_ = own()
     refused(lambda: model(images, chunk_size=chunk_size), f"chunk_size {chunk_size!r}")
@@ -213,13 +273,16 @@ def test_what_is_unambiguous_is_taken() -> None:
     tokens, mask = small_inputs(language)
     with torch.no_grad(), unchecked():
         expected = language(tokens, mask)
-        for ids in (tokens.int(), tokens.short(), tokens.byte()):
-            for integers in (mask.long(), mask.byte(), mask.int()):
+        unsigned = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+        for ids in (tokens.int(), tokens.short(), *map(tokens.to, unsigned)):
+            for integers in (mask.long(), mask.int(), *map(mask.to, unsigned)):
                 torch.testing.assert_close(language(ids, integers), expected)
         points = torch.tensor([1, 3])
         torch.testing.assert_close(language(tokens, mask, points.int()), expected[:, points])
         torch.testing.assert_close(language(tokens, mask, slice(1, 5, 2)), expected[:, points])
         model, images, input_mask, query_mask = own()
+        for chunk_size in (np.int64(5), np.uint8(5), torch.tensor(5)):
+            torch.testing.assert_close(model(images, chunk_size=chunk_size), model(images))
         torch.testing.assert_close(
             model(images, input_mask.int(), query_mask=query_mask.byte()),
             model(images, input_mask, query_mask=query_mask),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import CrossAttention
+from perceiver_io.attention import CrossAttention, unattended_as_zeros
 from perceiver_io.fast.linear import apply_linear, product
 from perceiver_io.fast.products import attend_by_products
 
@@ -22,6 +22,8 @@ def gather(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor 
         mask: [batch or 1, 1, inputs].
     """
     attention, norm = block.attention, block.input_norm
+    if mask is not None:
+        inputs = unattended_as_zeros(inputs, mask)
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
     query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
     if attention.key.bias is not None and torch.is_grad_enabled():
@@ -42,6 +44,8 @@ def look_up(block: CrossAttention, queries: Tensor, latents: Tensor, mask: Tenso
         mask: [batch or 1, queries, 1].
     """
     attention, norm = block.attention, block.query_norm
+    if mask is not None:
+        latents = unattended_as_zeros(latents, mask)
     normed = block.input_norm(latents)
     key = apply_linear(attention.key, normed) * attention.key.out_features**-0.5
     key_rows = product(key, attention.query.weight.T)  # Wq goes to the keys
@@ -52,5 +56,5 @@ def look_up(block: CrossAttention, queries: Tensor, latents: Tensor, mask: Tenso
     rows = F.layer_norm(queries, norm.normalized_shape, eps=norm.eps)
     attended = attend_by_products(rows, key_rows * norm.weight, value_rows, score_bias.unsqueeze(1))
     if mask is not None:
-        attended = attended * mask
+        attended = attended.masked_fill(~mask, 0.0)
     return attended if attention.output.bias is None else attended + attention.output.bias.to(attended.dtype)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations
+from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations, unattended_as_zeros
 from perceiver_io.fast import associated, choice
 from perceiver_io.fast.attention import FastAttention, FastMLP, activated
 from perceiver_io.fast.gate import (
@@ -159,6 +159,8 @@ def gather(
     if choice.kind_of(inputs) == "cuda":
         return associated.gather(block, queries, inputs, mask)
     attention, norm = block.attention, block.input_norm
+    if mask is not None:
+        inputs = unattended_as_zeros(inputs, mask)
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
     query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
     means = torch.cat([_attended_means(*parts, norm.eps) for parts in _examples(query, inputs, mask)])
@@ -226,6 +228,8 @@ def look_up(
         padding: trailing channels that all queries share; they meet the keys once.
         readout: linear map of the block's output to what is wanted of it; None for all of it.
     """
+    if mask is not None:
+        latents = unattended_as_zeros(latents, mask)
     numel_per_query = latents.shape[1] + 3 * block.query_norm.normalized_shape[0]
     results = []
     for rows, seen, masks in _examples(queries, latents, mask):
@@ -278,10 +282,10 @@ class _LookUp:
         """Decodes a block of queries."""
         block = self.block
         weights = batched_product(self._normalised(queries), self.key_rows, self.score_bias).softmax(-1)
-        if mask is not None:
-            weights = weights * mask
         bias = None if self.output_bias is None else self.output_bias[None, None]
         x = batched_product(weights, self.value_columns, bias)
+        if mask is not None:  # of no attention, the bias is left
+            x = torch.where(mask, x, x.new_zeros(()) if bias is None else bias)
         if block.use_query_residual:
             x = x + pad(queries, self.padding)
         normed = block.mlp_norm(x)

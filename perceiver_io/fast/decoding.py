@@ -149,7 +149,8 @@ def _decode_folded(
         return None
     mask = None
     if query_mask is not None:
-        if query_mask.dtype != torch.bool or query_mask.shape != (len(latents), queries.shape[1]):
+        shape = len(latents), queries.shape[1]
+        if not isinstance(query_mask, Tensor) or query_mask.dtype != torch.bool or query_mask.shape != shape:
             return None
         mask = query_mask[:, :, None]
     if output is not None:

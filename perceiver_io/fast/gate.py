@@ -88,15 +88,8 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
     """
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]
-    casts = not first.is_meta and torch.is_autocast_enabled(first.device.type)
-    if not all(
-        tensor.is_floating_point() and tensor.device == first.device and (casts or tensor.dtype == first.dtype)
-        for tensor in given
-    ):
-        return False
-    if torch.compiler.is_compiling():  # it looks at tensors of its own, and at what the functions are now
-        return True
-    return (
+    # A compiler looks at tensors of its own, and at what the functions are now.
+    if not torch.compiler.is_compiling() and not (
         not (
             torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             or torch._C._are_functorch_transforms_active()
@@ -105,6 +98,12 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
         )
         and all(isinstance(tensor, FakeTensor) or are_alike(tensor) for tensor in given)
         and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+    ):
+        return False
+    casts = not first.is_meta and torch.is_autocast_enabled(first.device.type)
+    return all(
+        tensor.is_floating_point() and tensor.device == first.device and (casts or tensor.dtype == first.dtype)
+        for tensor in given
     )
 
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -920,3 +921,71 @@ with torch.no_grad():
     torch.testing.assert_close(perceiver_io.accelerate(model, compile_blocks=True)(*inputs), expected)
 model(*inputs).sum().backward()
 """
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_masked_inputs_have_no_influence_whatever_they_hold(value: float, heads: int) -> None:
+    encoder = randomised(
+        PerceiverEncoder(
+            8,
+            num_latents=4,
+            num_latent_channels=12,
+            num_self_attends_per_block=1,
+            num_blocks=1,
+            num_cross_attend_heads=heads,
+            num_self_attend_heads=3,
+        )
+    )
+    fast = accelerate(copy.deepcopy(encoder))
+    for seen in (torch.rand(3, 300) > 0.5, (torch.rand(300) > 0.5).expand(3, -1), torch.rand(3, 300) > 2):
+        tokens = torch.randn(3, 300, 8)
+        spoiled = tokens.masked_fill(~seen.unsqueeze(-1), value)
+        with torch.no_grad():
+            expected = encoder(tokens, seen)
+            torch.testing.assert_close(encoder(spoiled, seen), expected)
+            torch.testing.assert_close(fast(spoiled, seen), expected, rtol=1e-4, atol=1e-5)
+        leaf = spoiled.requires_grad_()
+        fast(leaf, seen).square().sum().backward()
+        assert leaf.grad is not None and leaf.grad.isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in fast.parameters())
+
+
+@pytest.mark.parametrize("along", ["both", "queries", "inputs"])
+@pytest.mark.parametrize(("queries", "inputs"), [(5, 300), (300, 5)])
+def test_nan_in_masked_inputs_of_a_block(queries: int, inputs: int, along: str) -> None:
+    block = randomised(CrossAttention(6, 8, num_heads=1))
+    fast = accelerate(copy.deepcopy(block))
+    mask = torch.rand(3, queries if along != "inputs" else 1, inputs if along != "queries" else 1) > 0.4
+    mask[0, :, :1] = False
+    mask[1] = False
+    rows, seen = torch.randn(1, queries, 6), torch.randn(1, inputs, 8).repeat(3, 1, 1)
+    seen[0, 0], seen[1], seen[2, 0] = torch.nan, torch.nan, torch.nan if along == "queries" else 0.0
+    with torch.no_grad():
+        expected, actual = block(rows, seen, mask), fast(rows, seen, mask)
+    assert expected[1].isfinite().all()
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+# Graphs.
+
+
+@pytest.mark.parametrize(("preset", "mode"), [("imagenet-fourier", "real"), ("language", "symbolic")])
+def test_graphs_of_operations(preset: str, mode: str) -> None:
+    model, fast = pair(preset)
+    inputs = small_inputs(model)
+    with torch.no_grad(), unchecked():
+        graph = make_fx(lambda *x: outputs_of(fast, *x), tracing_mode=mode, _allow_non_fake_inputs=True)(*inputs)
+        assert_equal(graph(*inputs), outputs_of(model, *inputs))
+
+
+def test_symbolic_tracing() -> None:
+    for preset in ("imagenet-fourier", "language"):
+        for either in pair(preset):
+            with torch.no_grad(), unchecked(), pytest.raises(ValueError, match="symbolic tracing does not know; use"):
+                torch.fx.symbolic_trace(either)
+    mlp = randomised(MLP(6))
+    rows = torch.randn(2, 6)
+    with torch.no_grad(), unchecked():
+        traced = torch.fx.symbolic_trace(accelerate(copy.deepcopy(mlp)))
+        torch.testing.assert_close(traced(rows), mlp(rows))
