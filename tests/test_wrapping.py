@@ -41,6 +41,20 @@ def test_adapters_of_peft_act_on_an_accelerated_model(preset: str) -> None:
         torch.testing.assert_close(first(merged(*inputs)), after, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("preset", SMALL)
+def test_hooks_of_accelerate_keep_a_forward_that_works_also_when_the_model_is_plain_again(preset: str) -> None:
+    hooks = pytest.importorskip("accelerate.hooks")
+    model = perceiver_io.create_model(preset, **SMALL[preset]).eval()
+    inputs = small_inputs(model)
+    with torch.inference_mode():
+        expected = first(model(*inputs))
+        for module in list(model.modules()):
+            hooks.add_hook_to_module(module, hooks.ModelHook())
+        torch.testing.assert_close(first(model(*inputs)), expected, rtol=1e-4, atol=1e-4)
+        perceiver_io.undo_accelerate(model)
+        torch.testing.assert_close(first(model(*inputs)), expected, rtol=1e-4, atol=1e-4)
+
+
 def first(outputs: Any) -> torch.Tensor:
     """All of a model's outputs as one vector for each example."""
     if isinstance(outputs, dict):

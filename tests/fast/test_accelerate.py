@@ -9,8 +9,11 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, ClassVar
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as prune
@@ -22,6 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 import perceiver_io
@@ -43,7 +47,7 @@ from perceiver_io.fast.decoding import FastDecoding
 from perceiver_io.fast.gate import are_alike, is_plain_inference
 from perceiver_io.position_encoding import FourierPositionEncoding, LearnedPositionEncoding
 from perceiver_io.postprocessors import AudioPostprocessor, ClassificationPostprocessor, ProjectionPostprocessor
-from perceiver_io.preprocessors import Pixels, Preprocessor
+from perceiver_io.preprocessors import InputTokens, Pixels, Preprocessor
 from perceiver_io.queries import OutputQuery, PositionQuery
 from tests.randomised import randomised
 from tests.small_models import SMALL, small_inputs
@@ -495,7 +499,10 @@ class Authored(PerceiverIO, metaclass=Meta, author="me"):
     """One whose classes are made in a way of their own."""
 
 
-@pytest.mark.parametrize("kind", [Named, Rebuilt, Remade, Frozen, Abstract, Slotted, Authored])
+KINDS: list[type[PerceiverIO]] = [Named, Rebuilt, Remade, Frozen, Abstract, Slotted, Authored]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_classes_of_models_with_ways_of_their_own(kind: type[PerceiverIO]) -> None:
     stages = dict(randomised(composition(random.Random(3))).named_children())
     model = kind(**stages).eval()
@@ -537,6 +544,133 @@ def test_parametrised_models() -> None:
             assert_equal(outputs_of(either, images), expected)
             assert_equal(outputs_of(accelerate(either), images), expected)
             assert type(undo_accelerate(either)) is Scaled
+
+
+# Weights of other kinds than rows of numbers in memory.
+
+
+def _sparse(weight: Tensor) -> Tensor:
+    return weight.to_sparse()
+
+
+def _compressed(weight: Tensor) -> Tensor:
+    return weight.to_sparse_csr()
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    return weight.to_mkldnn()
+
+
+WEIGHTS = [_sparse, _compressed, _in_blocks]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_that_are_no_rows_of_numbers(kind: Callable[[Tensor], Tensor]) -> None:
+    model, fast = pair("imagenet-fourier")
+    inputs = small_inputs(model)
+    for either in (model, fast):
+        for layer in either.encoder.modules():
+            if type(layer) is nn.Linear:
+                layer.weight = nn.Parameter(kind(layer.weight.detach()), requires_grad=False)
+    with torch.no_grad():
+        expected, actual = (outcome(lambda either=either: outputs_of(either, *inputs)) for either in (model, fast))
+    if isinstance(expected, type):
+        assert actual == expected
+    else:
+        assert_equal(actual, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+def test_only_rows_of_numbers_are_alike() -> None:
+    rows = torch.randn(2, 3)
+    assert are_alike(rows, None, nn.Parameter(rows))
+    with FakeTensorMode():
+        others: list[Any] = [torch.randn(2, 3), nn.Parameter(torch.randn(2, 3))]
+    others += [
+        rows.to_sparse(),
+        rows.to_mkldnn(),
+        torch.nested.nested_tensor([rows, rows[:1]]),
+        torch.nested.nested_tensor([rows, rows[:1]], layout=torch.jagged),
+        torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
+        rows.as_subclass(Marked),
+        rows.double(),
+        rows.to("meta"),
+        rows[:0],
+        rows.long(),
+        rows.to(torch.complex64),
+    ]
+    for other in others:
+        assert not are_alike(rows, other)
+        assert not are_alike(other, rows)
+
+
+# What replaces, or looks at, the functions of all.
+
+
+def _louder(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: tree_map(lambda output: 1.3 * output, function(*args, **kwargs))
+
+
+REPLACED: list[tuple[Any, str]] = [
+    (nn.Linear, "forward"),
+    (nn.LayerNorm, "forward"),
+    (nn.Linear, "__call__"),
+    (nn.Module, "__call__"),
+    (nn.Module, "_call_impl"),
+    (MLP, "forward"),
+    (Attention, "forward"),
+    (CrossAttention, "forward"),
+    (SelfAttention, "forward"),
+    (PerceiverDecoder, "forward"),
+    (PerceiverIO, "decode"),
+    (perceiver_io.attention, "attend"),
+    (nn.functional, "linear"),
+    (nn.functional, "layer_norm"),
+    (nn.functional, "scaled_dot_product_attention"),
+]
+
+
+@pytest.mark.parametrize(("place", "function"), REPLACED)
+def test_functions_that_others_replaced_are_called(place: Any, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("imagenet-fourier", "optical-flow"):
+        model, fast = pair(name)
+        inputs = small_inputs(model)
+        with torch.no_grad(), monkeypatch.context() as patch:
+            before = outputs_of(fast, *inputs)
+            changed = _linear_louder if function in ("__call__", "_call_impl") else _louder
+            patch.setattr(place, function, changed(getattr(place, function)))
+            expected = outputs_of(model, *inputs)
+            assert_equal(outputs_of(fast, *inputs), expected)
+            assert (before[0] - expected[0]).abs().max() > 1e-3 * before[0].std()
+
+
+def _linear_louder(function: Callable[..., Any]) -> Callable[..., Any]:
+    def changed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        result = function(module, *args, **kwargs)
+        return 1.3 * result if isinstance(module, nn.Linear) else result
+
+    return changed
+
+
+class LouderOperations(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return 1.3 * result if func is torch.ops.aten.addmm.default else result
+
+
+class LouderFunctions(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return 1.3 * result if func is nn.functional.linear else result
+
+
+@pytest.mark.parametrize("mode", [LouderOperations, LouderFunctions])
+def test_modes_see_the_plain_operations(name: str, mode: Callable[[], Any]) -> None:
+    model, fast = pair(name)
+    inputs = small_inputs(model)
+    with torch.no_grad(), mode():
+        assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
 
 
 # Random compositions, called rightly and wrongly.
@@ -596,14 +730,102 @@ def outcome(call: Callable[[], Any]) -> Any:
         return type(error)
 
 
+# What may be around a model, or in it, when it is called: each takes what chooses, and the model.
+
+
+def _as_it_is(choose: random.Random, model: PerceiverIO) -> Any:
+    return nullcontext()
+
+
+def _wrapped(choose: random.Random, model: PerceiverIO) -> Any:
+    wrap(model, choose.choice(WRAPPERS), tuple(choose.sample(ROLES, choose.randint(1, 3))))
+    return nullcontext()
+
+
+def _hooked(choose: random.Random, model: PerceiverIO) -> Any:
+    kind = choose.choice(HOOKABLE)
+    for module in model.modules():
+        if isinstance(module, kind):
+            module.register_forward_hook(lambda module, args, output: 1.2 * output + 0.1)
+    return nullcontext()
+
+
+def _of_other_weights(choose: random.Random, model: PerceiverIO) -> Any:
+    kind = choose.choice(WEIGHTS)
+    for layer in model.modules():
+        if type(layer) is nn.Linear and choose.random() < 0.3:
+            layer.weight = nn.Parameter(kind(layer.weight.detach()), requires_grad=False)
+    return nullcontext()
+
+
+def _with_nan_where_masked(choose: random.Random, model: PerceiverIO) -> Any:
+    def spoil(module: nn.Module, args: Any, output: InputTokens) -> InputTokens:
+        if output.mask is None:
+            return output
+        return output._replace(tokens=output.tokens.masked_fill(~output.mask.unsqueeze(-1), torch.nan))
+
+    model.input_preprocessor.register_forward_hook(spoil)
+    return nullcontext()
+
+
+def _in_a_mode(choose: random.Random, model: PerceiverIO) -> Any:
+    return choose.choice(
+        [LouderOperations(), LouderFunctions(), FlopCounterMode(display=False), torch.device("cpu"), plain(model)]
+    )
+
+
+def _with_others_functions(choose: random.Random, model: PerceiverIO) -> Any:
+    place, name = choose.choice(REPLACED)
+    changed = _linear_louder if name in ("__call__", "_call_impl") else _louder
+    return mock.patch.object(place, name, changed(getattr(place, name)))
+
+
+def _with_kept_methods(choose: random.Random, model: PerceiverIO) -> Any:
+    for module in (model.decoder, *model.encoder.modules()):
+        if choose.random() < 0.5:
+            module.forward = module.forward  # type: ignore[method-assign]
+    model.decode = model.decode  # type: ignore[method-assign]
+    if choose.random() < 0.7:
+        undo_accelerate(model)
+    return nullcontext()
+
+
+def _switched_meanwhile(choose: random.Random, model: PerceiverIO) -> Any:
+    if isinstance(model, FastDecoding):
+        for module in model.modules():
+            if choose.random() < 0.3 and not isinstance(module, PerceiverIO):
+                module.register_forward_pre_hook(lambda *_: void(choose.choice([accelerate, undo_accelerate])(model)))
+    return nullcontext()
+
+
+SURROUNDINGS = [
+    _as_it_is,
+    _wrapped,
+    _hooked,
+    _of_other_weights,
+    _with_nan_where_masked,
+    _in_a_mode,
+    _with_others_functions,
+    _with_kept_methods,
+    _switched_meanwhile,
+]
+
+
+def mostly(right: list[Any], wrong: list[Any]) -> st.SearchStrategy[Any]:
+    """Draws nine right ones for each wrong one."""
+    return st.integers(0, 9).flatmap(lambda number: st.sampled_from(right if number else wrong))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
     batch=st.integers(0, 3),
-    points=st.sampled_from(["all", "none", "some", "each", "of another batch", "coordinates"]),
-    input_mask=st.sampled_from(["none", "random", "of another batch", "nothing", "too long"]),
-    query_mask=st.sampled_from(["none", "random", "of another batch"]),
-    chunk_size=st.sampled_from([None, 7, 1000]),
+    points=mostly(["all", "none", "some", "each", "coordinates"], ["of another batch"]),
+    input_mask=mostly(["none", "random", "nothing"], ["of another batch", "too long", "a list", "additive"]),
+    query_mask=mostly(["none", "random", "unsigned"], ["of another batch", "too long", "a list", "additive"]),
+    chunk_size=mostly([None, 7, 1000, np.int64(30)], [0, 1.5]),
+    surroundings=st.sampled_from(SURROUNDINGS),
+    data=st.data(),
 )
 def test_accelerated_equals_plain_also_in_what_it_refuses(
     seed: int,
@@ -611,17 +833,24 @@ def test_accelerated_equals_plain_also_in_what_it_refuses(
     points: str,
     input_mask: str,
     query_mask: str,
-    chunk_size: int | None,
+    chunk_size: Any,
+    surroundings: Callable[[random.Random, PerceiverIO], Any],
+    data: st.DataObject,
 ) -> None:
     torch.manual_seed(seed)
     model = randomised(composition(random.Random(seed)))
+    if data.draw(st.booleans()):
+        model = data.draw(st.sampled_from(KINDS))(**dict(model.named_children())).eval()
+        model.note = "a state"  # type: ignore[assignment]
     images = torch.randn(batch, 2, 9, 11)
-    masks = {
+    masks: Any = {
         "none": None,
         "random": torch.rand(batch, 99) > 0.5,
         "of another batch": torch.rand(batch + 2, 99) > 0.5,
         "nothing": torch.zeros(batch, 99, dtype=torch.bool),
         "too long": torch.rand(batch, 100) > 0.5,
+        "a list": [[True] * 99] * batch,
+        "additive": torch.zeros(batch, 99),
     }
     where: Any = {
         "all": None,
@@ -637,6 +866,10 @@ def test_accelerated_equals_plain_also_in_what_it_refuses(
         "none": None,
         "random": torch.rand(batch, number) > 0.5,
         "of another batch": torch.rand(batch + 2, number) > 0.5,
+        "too long": torch.rand(batch, number + 20) > 0.5,
+        "a list": [[True] * number] * batch,
+        "additive": torch.zeros(batch, number),
+        "unsigned": torch.randint(2, (batch, number)).to(torch.uint16),
     }[query_mask]
     if several:
         where = None if where is None else {"picture": where}
@@ -644,7 +877,8 @@ def test_accelerated_equals_plain_also_in_what_it_refuses(
     fast = accelerate(copy.deepcopy(model))
 
     def call(either: PerceiverIO) -> Any:
-        with torch.no_grad():
+        torch.manual_seed(seed)
+        with torch.no_grad(), surroundings(random.Random(seed), either):
             return outputs_of(
                 lambda: either(images, masks[input_mask], where, query_mask=wanted, chunk_size=chunk_size)
             )
@@ -745,133 +979,6 @@ def test_a_model_that_is_made_plain_in_another_thread_meanwhile_goes_on(name: st
 
 def void(_: Any) -> None:
     """Drops a value, for hooks, whose result would count."""
-
-
-# Weights of other kinds than rows of numbers in memory.
-
-
-def _sparse(weight: Tensor) -> Tensor:
-    return weight.to_sparse()
-
-
-def _compressed(weight: Tensor) -> Tensor:
-    return weight.to_sparse_csr()
-
-
-def _in_blocks(weight: Tensor) -> Tensor:
-    return weight.to_mkldnn()
-
-
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-@pytest.mark.parametrize("kind", [_sparse, _compressed, _in_blocks])
-def test_weights_that_are_no_rows_of_numbers(kind: Callable[[Tensor], Tensor]) -> None:
-    model, fast = pair("imagenet-fourier")
-    inputs = small_inputs(model)
-    for either in (model, fast):
-        for layer in either.encoder.modules():
-            if type(layer) is nn.Linear:
-                layer.weight = nn.Parameter(kind(layer.weight.detach()), requires_grad=False)
-    with torch.no_grad():
-        expected, actual = (outcome(lambda either=either: outputs_of(either, *inputs)) for either in (model, fast))
-    if isinstance(expected, type):
-        assert actual == expected
-    else:
-        assert_equal(actual, expected)
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
-def test_only_rows_of_numbers_are_alike() -> None:
-    rows = torch.randn(2, 3)
-    assert are_alike(rows, None, nn.Parameter(rows))
-    with FakeTensorMode():
-        others: list[Any] = [torch.randn(2, 3), nn.Parameter(torch.randn(2, 3))]
-    others += [
-        rows.to_sparse(),
-        rows.to_mkldnn(),
-        torch.nested.nested_tensor([rows, rows[:1]]),
-        torch.nested.nested_tensor([rows, rows[:1]], layout=torch.jagged),
-        torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8),
-        rows.as_subclass(Marked),
-        rows.double(),
-        rows.to("meta"),
-        rows[:0],
-        rows.long(),
-        rows.to(torch.complex64),
-    ]
-    for other in others:
-        assert not are_alike(rows, other)
-        assert not are_alike(other, rows)
-
-
-# What replaces, or looks at, the functions of all.
-
-
-def _louder(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: 1.3 * function(*args, **kwargs)
-
-
-@pytest.mark.parametrize(
-    ("place", "function"),
-    [
-        (nn.Linear, "forward"),
-        (nn.LayerNorm, "forward"),
-        (nn.Linear, "__call__"),
-        (nn.Module, "__call__"),
-        (nn.Module, "_call_impl"),
-        (MLP, "forward"),
-        (Attention, "forward"),
-        (CrossAttention, "forward"),
-        (SelfAttention, "__call__"),
-        (PerceiverDecoder, "forward"),
-        (PerceiverIO, "decode"),
-        (perceiver_io.attention, "attend"),
-        (nn.functional, "linear"),
-        (nn.functional, "layer_norm"),
-        (nn.functional, "scaled_dot_product_attention"),
-    ],
-)
-def test_functions_that_others_replaced_are_called(place: Any, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("imagenet-fourier", "optical-flow"):
-        model, fast = pair(name)
-        inputs = small_inputs(model)
-        with torch.no_grad(), monkeypatch.context() as patch:
-            before = outputs_of(fast, *inputs)
-            changed = _tokens_louder if (place, function) in _CALLS else _louder
-            patch.setattr(place, function, changed(getattr(place, function)))
-            expected = outputs_of(model, *inputs)
-            assert_equal(outputs_of(fast, *inputs), expected)
-            assert (before[0] - expected[0]).abs().max() > 1e-3 * before[0].std()
-
-
-_CALLS = [(nn.Module, "__call__"), (nn.Module, "_call_impl")]
-
-
-def _tokens_louder(function: Callable[..., Any]) -> Callable[..., Any]:
-    def changed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        result = function(module, *args, **kwargs)
-        return 1.3 * result if isinstance(module, nn.Linear) else result
-
-    return changed
-
-
-class LouderOperations(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return 1.3 * result if func is torch.ops.aten.addmm.default else result
-
-
-class LouderFunctions(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return 1.3 * result if func is nn.functional.linear else result
-
-
-@pytest.mark.parametrize("mode", [LouderOperations, LouderFunctions])
-def test_modes_see_the_plain_operations(name: str, mode: Callable[[], Any]) -> None:
-    model, fast = pair(name)
-    inputs = small_inputs(model)
-    with torch.no_grad(), mode():
-        assert_equal(outputs_of(fast, *inputs), outputs_of(model, *inputs))
 
 
 def test_a_default_device_is_no_reason_to_stand_aside() -> None:
