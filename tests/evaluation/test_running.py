@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from perceiver_io.evaluation import results_of, worst
+from perceiver_io.evaluation import progress, results_of, worst
 from perceiver_io.evaluation.results import identity_of
 from perceiver_io.weights.locations import find_model
 from tests.evaluation.small_protocol import NUMBER, NumbersProtocol, Times, measure
@@ -124,3 +124,15 @@ def test_results_can_be_cited(tmp_path: Path) -> None:
     json.dumps(result, allow_nan=False)
     order = worst(protocol, found, 3)
     assert order == [found.indices[place] for place in found.outcomes[:, 0].argsort(descending=True)[:3]]
+
+
+def test_progress_is_told_now_and_then_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure(tmp_path / "short")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    measure(tmp_path / "long")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" samples, ")[0] for line in lines] == [f"{n} of 23" for n in (4, 8, 12, 16, 20, 23)]
+    assert all(line.endswith(" a second") for line in lines)
