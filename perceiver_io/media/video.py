@@ -50,7 +50,7 @@ def read_video(
 
     DEVIATION: the colab takes every frame of whatever rate. We take the frame that is on show at each 1/25 s, by the
     file's time stamps, so that pictures and sound stay together; for a file of 25 regular frames a second this is the
-    same. AVI files have no time stamps to go by: their frames are equally long.
+    same. AVI files have no time stamps but places for frames, of which some are empty.
 
     Args:
         path: a film of the usual kinds.
@@ -129,24 +129,21 @@ def _on_show(container: InputContainer, frame_rate: int, path: str | Path) -> It
     """Yields the frame on show at 0, 1, 2, … / frame_rate seconds after the first, again and again if it stays."""
     track = _picture_track(container, path)
     rate = _rate(track)
-    is_stamped = container.format.name != "avi"
     # Time stamps are rounded, and those of cameras jitter.
     tolerance = min(1 / rate, 1 / frame_rate) / 4
-    clock = Clock(origin(container), path)
+    is_avi = container.format.name == "avi"
+    clock = Clock(0.0 if is_avi else origin(container), path)
     shown: VideoFrame | None = None
     taken = 0
-    for index, frame in enumerate(container.decode(track)):
-        if is_stamped:
-            lasts = frame.duration * float(frame.time_base or 0) or 1 / rate
-            try:
-                time = clock.place(frame.time, lasts)
-            except UnreadableError:
-                # Up to there all is well.
-                yield from [shown or frame] * max(0, math.ceil((clock.end - tolerance) * frame_rate) - taken)
-                raise
-            end = clock.end
-        else:
-            time, end = index / rate, (index + 1) / rate
+    for frame, stamp in _by_place(container, track) if is_avi else _by_stamp(container, track):
+        lasts = 0.0 if is_avi else frame.duration * float(frame.time_base or 0)
+        try:
+            time = clock.place(stamp, lasts or 1 / rate)
+        except UnreadableError:
+            # Up to there all is well.
+            yield from [shown or frame] * max(0, math.ceil((clock.end - tolerance) * frame_rate) - taken)
+            raise
+        end = clock.end
         while shown is not None and taken / frame_rate < time - tolerance:
             yield shown
             taken += 1
@@ -154,6 +151,28 @@ def _on_show(container: InputContainer, frame_rate: int, path: str | Path) -> It
     while shown is not None and taken / frame_rate < end - tolerance:
         yield shown
         taken += 1
+
+
+def _by_stamp(container: InputContainer, track: VideoStream) -> Iterator[tuple[VideoFrame, float | None]]:
+    for frame in container.decode(track):
+        yield frame, frame.time
+
+
+def _by_place(container: InputContainer, track: VideoStream) -> Iterator[tuple[VideoFrame, float | None]]:
+    """Yields the frames of an AVI file, which has no time stamps, but places for frames that all last equally long.
+
+    A place is empty where the frame before stays. Frames are stored in the order in which they are decoded, so the
+    first one shown has the first place that is taken, and so on.
+    """
+    places: list[float | None] = []
+    index = 0
+    for packet in container.demux(track):
+        if packet.size:
+            places.append(None if packet.dts is None else packet.dts * float(packet.time_base or 0))
+        for frame in packet.decode():
+            place = places[index] if index < len(places) else None
+            yield frame, None if place is None else place - (places[0] or 0.0)
+            index += 1
 
 
 def _pixels(frame: VideoFrame, path: str | Path) -> UInt8[np.ndarray, "height width 3"]:

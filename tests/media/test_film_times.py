@@ -167,6 +167,30 @@ def test_any_number_of_channels(channels: int, tmp_path: Path) -> None:
     assert read_audio(tmp_path / "sound.wav", 24_000)[200].numpy() == pytest.approx(samples[400] / 2**15, abs=1e-3)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "libx264"])
+def test_frames_that_an_avi_file_leaves_out_move_no_later_ones(codec: str, tmp_path: Path) -> None:
+    """Capture programs leave out frames that they miss; an AVI file has an empty place for each."""
+    path = tmp_path / "film.avi"
+    kept = [*range(0, 10), *range(14, 20), *range(33, 60)]
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream(codec, rate=25, options={"bf": "2"} if codec == "mpeg4" else {})
+        pictures.height, pictures.width = 32, 48
+        pictures.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        pictures.codec_context.time_base = Fraction(1, 25)
+        for index in kept:
+            grey = np.full((32, 48, 3), 4 * index, np.uint8)
+            picture = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            container.mux(pictures.encode(picture))
+        container.mux(pictures.encode(None))
+    shown = np.round(read_video(path, (16, 24)).mean((1, 2, 3)) / 4)
+    expected = [max(index for index in kept if index <= time) for time in range(60)]
+    assert len(shown) == 60
+    # Two frames next to a gap may take each other's places, where the codec stores them in another order.
+    wrong = np.flatnonzero(np.abs(shown - expected) > 1)  # 1: lossy greys
+    assert set(wrong.tolist()) <= (set() if codec == "mjpeg" else {*range(8, 16), *range(18, 35)})
+
+
 @pytest.mark.parametrize("ending", ["avi", "mkv", "mp4"])
 def test_titles_may_be_in_any_encoding(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"film.{ending}"

@@ -201,6 +201,10 @@ def _mixed(model: PerceiverIO) -> nn.Module:
     return model
 
 
+def _on_meta(model: PerceiverIO) -> nn.Module:
+    return model.to("meta")
+
+
 def _dropout_more(model: PerceiverIO) -> nn.Module:
     model.encoder.self_attends[1].mlp.add_module("extra", nn.Dropout(0.5))
     return model
@@ -262,6 +266,7 @@ CHANGES = {
     _other_head: r"out_features of decoder.output is 4 and not 11",
     _pruned: "decoder.output has a hook before its forward, which is not saved; remove it",
     _mixed: "does not fit its config",
+    _on_meta: "must be a dense tensor with values",
     _dropout_more: r"encoder.self_attends.1.mlp.extra is a Dropout that its config does not ask for",
     _other_order: "the parts of encoder.self_attends stand in the order 1, 0",
     _hook: "decoder.output has a hook after its forward",
