@@ -3,7 +3,7 @@
 from perceiver_io.media.arrays import picture_pixels, sound_samples, video_pixels
 from perceiver_io.media.audio import SAMPLE_RATE, read_audio, write_wav
 from perceiver_io.media.border import MAX_PIXELS, UnreadableError
-from perceiver_io.media.flow import flow_to_image, read_flo, read_kitti_flow, write_flo
+from perceiver_io.media.flow import flow_to_image, read_flo, read_kitti_flow, read_pfm_flow, write_flo
 from perceiver_io.media.images import image_from_bytes, image_pixels, load_image
 from perceiver_io.media.midi import Note, read_midi, write_midi
 from perceiver_io.media.resizing import resize
@@ -28,6 +28,7 @@ __all__ = [
     "read_flo",
     "read_kitti_flow",
     "read_midi",
+    "read_pfm_flow",
     "read_text",
     "read_video",
     "resize",

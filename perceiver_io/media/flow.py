@@ -1,7 +1,8 @@
-"""Optical flow as Middlebury keeps and shows it, .flo files and colours, and as KITTI keeps it."""
+"""Optical flow as Middlebury keeps and shows it, .flo files and colours, and as KITTI and FlyingThings3D keep it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,34 @@ def read_kitti_flow(path: str | Path) -> Float32[Tensor, "2 height width"]:
         values = frame.to_ndarray().astype(np.float32)
     flow = np.where(values[..., 2:] > 0, (values[..., :2] - 2**15) / 64, np.float32(np.inf))
     return torch.from_numpy(flow).permute(2, 0, 1).contiguous()
+
+
+def read_pfm_flow(path: str | Path) -> Float32[Tensor, "2 height width"]:
+    """Reads the flow (x, y) of a PFM file in colour, as in FlyingThings3D, in pixels; the third channel is left out.
+
+    The file begins with "PF", its width and height, and a number whose sign tells the order of the bytes; then rows
+    follow from the bottom up.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, or one that is cut short or too long for its size.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no flow file at {path}")
+    content = path.read_bytes()
+    header = re.match(rb"PF\s+(\d{1,5})\s+(\d{1,5})\s+([+-]?[\d.eE+-]{1,20})\s", content)
+    if header is None:
+        raise ValueError(f"{path} is not a PFM file of flow: it must start with 'PF', width, height and scale")
+    width, height = int(header[1]), int(header[2])
+    if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
+        raise ValueError(f"{path} claims {height}×{width} pixels; each side must be 1 to {_MAX_SIDE}")
+    expected = header.end() + 12 * width * height
+    if len(content) != expected:
+        raise ValueError(f"{path} holds {len(content)} bytes; {height}×{width} pixels of flow take {expected}")
+    kind = "<f4" if header[3].startswith(b"-") else ">f4"
+    rows = np.frombuffer(content, kind, offset=header.end()).reshape(height, width, 3)[::-1]
+    return torch.from_numpy(rows[..., :2].astype(np.float32)).permute(2, 0, 1).contiguous()
 
 
 def _check_flow(flow: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Optical flow: .flo files and colours."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceiver_io.media import flow_to_image, read_flo, read_kitti_flow, write_flo
+from perceiver_io.media import flow_to_image, read_flo, read_kitti_flow, read_pfm_flow, write_flo
 from tests.unchecked import unchecked
 
 
@@ -117,3 +118,39 @@ def test_unknown_motion_is_black_and_does_not_count() -> None:
 def test_a_scale_must_be_positive() -> None:
     with pytest.raises(ValueError, match=r"max_motion \(0\.0\) must be above 0 pixels"):
         flow_to_image(torch.zeros(2, 3, 4), 0.0)
+
+
+def write_pfm(path: Path, flow: torch.Tensor, order: str = "<") -> None:
+    """Writes flow as FlyingThings3D's owners do."""
+    height, width = flow.shape[1:]
+    values = np.zeros((height, width, 3), f"{order}f4")
+    values[..., :2] = flow.permute(1, 2, 0).numpy()
+    scale = "-1.0" if order == "<" else "1.0"
+    path.write_bytes(f"PF\n{width} {height}\n{scale}\n".encode() + values[::-1].tobytes())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pfm_is_read_from_the_bottom_up(order: str, tmp_path: Path) -> None:
+    flow = torch.randn(2, 3, 5)
+    write_pfm(tmp_path / "flow.pfm", flow, order)
+    assert torch.equal(read_pfm_flow(tmp_path / "flow.pfm"), flow)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:-1], r"holds \d+ bytes; 3×5 pixels of flow take \d+"),
+        (lambda content: content + b"\0", r"holds \d+ bytes; 3×5 pixels of flow take \d+"),
+        (lambda content: b"Pf" + content[2:], "is not a PFM file of flow: it must start with 'PF'"),
+        (lambda content: content.replace(b"5 3", b"0 3"), "claims 3×0 pixels"),
+        (lambda content: b"", "is not a PFM file of flow"),
+    ],
+)
+def test_other_pfm_files_are_refused(change: Callable[[bytes], bytes], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "flow.pfm"
+    write_pfm(path, torch.randn(2, 3, 5))
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        read_pfm_flow(path)
+    with pytest.raises(FileNotFoundError, match="no flow file at"):
+        read_pfm_flow(tmp_path / "other.pfm")

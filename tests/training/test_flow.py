@@ -11,6 +11,7 @@ from torch import Tensor
 from perceiver_io.media import write_flo
 from perceiver_io.training import Draw
 from perceiver_io.training.data.flow import FlowFolder, PairFiles, find_pairs, split_pairs
+from tests.media.test_flow import write_pfm
 
 HEIGHT, WIDTH = 20, 30
 
@@ -151,3 +152,24 @@ class TestFlowFolder:
     def test_no_files(self) -> None:
         with pytest.raises(ValueError, match="at least one pair"):
             FlowFolder([])
+
+
+def test_flying_things_are_found_forwards_and_backwards(tmp_path: Path) -> None:
+    scene = Path("TRAIN") / "A" / "0000"
+    frames = tmp_path / "frames_cleanpass" / scene / "left"
+    frames.mkdir(parents=True)
+    for number in (6, 7):
+        Image.new("RGB", (5, 3), (number, 0, 0)).save(frames / f"{number:04}.png")
+    flow = torch.randn(2, 3, 5)
+    for direction in ("Future", "Past"):
+        folder = tmp_path / "optical_flow" / scene / f"into_{direction.lower()}" / "left"
+        folder.mkdir(parents=True)
+        for number in (6, 7):
+            write_pfm(folder / f"OpticalFlowInto{direction}_{number:04}_L.pfm", flow)
+    pairs = find_pairs(tmp_path)
+    # The flow from the first frame backwards and from the last forwards leads to frames that are not there.
+    assert [(pair.frame1.name, pair.frame2.name) for pair in pairs] == [
+        ("0006.png", "0007.png"),
+        ("0007.png", "0006.png"),
+    ]
+    assert torch.equal(FlowFolder(pairs)[Draw(0, 0)]["flow"], flow)

@@ -1,6 +1,7 @@
-"""Pairs of frames with the motion between them, from folders with .flo files or KITTI's."""
+"""Pairs of frames with the motion between them, from folders with .flo or .pfm files or KITTI's."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from perceiver_io.media import load_image, read_flo, read_kitti_flow
+from perceiver_io.media import load_image, read_flo, read_kitti_flow, read_pfm_flow
 from perceiver_io.processors import prepare_frame
 from perceiver_io.training.data.files import data_files
 from perceiver_io.training.fingerprints import files_digest
@@ -16,6 +17,7 @@ from perceiver_io.training.sampling import Draw
 
 # What the files of a pair are called: FlyingChairs' `00001_img1.ppm`, AutoFlow's folders with `im0.png`.
 _NAMES = {"_flow.flo": ("_img1", "_img2"), "forward.flo": ("im0", "im1")}
+_READERS = {".flo": read_flo, ".pfm": read_pfm_flow, ".png": read_kitti_flow}
 _PICTURE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -30,27 +32,29 @@ class PairFiles(NamedTuple):
 def find_pairs(directory: str | Path, sintel_pass: str = "clean") -> list[PairFiles]:
     """Maps a folder to the pairs of frames in it, however deep, in sorted order.
 
-    Three ways of naming are understood: Sintel's (`clean/SCENE/frame_0001.png` and `frame_0002.png` with
-    `flow/SCENE/frame_0001.flo`), FlyingChairs' (`00001_img1.ppm`, `00001_img2.ppm`, `00001_flow.flo`) and AutoFlow's
-    (folders with `im0.png`, `im1.png` and `forward.flo`).
+    Four ways of naming are understood: Sintel's (`clean/SCENE/frame_0001.png` and `frame_0002.png` with
+    `flow/SCENE/frame_0001.flo`), FlyingChairs' (`00001_img1.ppm`, `00001_img2.ppm`, `00001_flow.flo`), AutoFlow's
+    (folders with `im0.png`, `im1.png` and `forward.flo`) and FlyingThings3D's
+    (`frames_cleanpass/…/left/0006.png` and `0007.png` with
+    `optical_flow/…/into_future/left/OpticalFlowIntoFuture_0006_L.pfm`; into the past likewise).
 
     Args:
-        sintel_pass: which rendering of Sintel's scenes, "clean" or "final".
+        sintel_pass: which rendering of Sintel's and FlyingThings3D's scenes, "clean" or "final".
 
     Raises:
-        FileNotFoundError: no such folder, or a .flo file whose frames are missing, naming the first of these.
-        ValueError: no .flo files that are named in one of these ways.
+        FileNotFoundError: no such folder, or a file of flow whose frames are missing, naming the first of these.
+        ValueError: no files of flow that are named in one of these ways.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no folder {directory}; it must hold pairs of frames with .flo files")
-    pairs = [_pair(flow, sintel_pass) for flow in data_files(directory, (".flo",))]
+    pairs = [_pair(flow, sintel_pass) for flow in data_files(directory, (".flo", ".pfm"))]
     found = [pair for pair in pairs if pair is not None]
     if not found:
         raise ValueError(
             f"{directory} has no pairs of frames; name them as Sintel (clean/SCENE/frame_0001.png, …0002.png, "
-            "flow/SCENE/frame_0001.flo), FlyingChairs (1_img1.ppm, 1_img2.ppm, 1_flow.flo) or AutoFlow "
-            "(im0.png, im1.png, forward.flo)"
+            "flow/SCENE/frame_0001.flo), FlyingChairs (1_img1.ppm, 1_img2.ppm, 1_flow.flo), AutoFlow "
+            "(im0.png, im1.png, forward.flo) or FlyingThings3D (frames_cleanpass, optical_flow)"
         )
     return found
 
@@ -91,7 +95,9 @@ def find_kitti_pairs(directory: str | Path) -> list[PairFiles]:
 
 
 def _pair(flow: Path, sintel_pass: str) -> PairFiles | None:
-    """The pair that a .flo file belongs to; None if it is named in no known way."""
+    """The pair that a file of flow belongs to; None if it is named in no known way."""
+    if flow.suffix == ".pfm":
+        return _things_pair(flow, sintel_pass)
     for ending, (name1, name2) in _NAMES.items():
         if flow.name.endswith(ending):
             stem = flow.name.removesuffix(ending)
@@ -103,6 +109,23 @@ def _pair(flow: Path, sintel_pass: str) -> PairFiles | None:
     scene = flow.parents[2] / sintel_pass / flow.parent.name
     following = f"{prefix}_{int(number) + 1:0{len(number)}}"
     return PairFiles(_picture(flow, scene / flow.stem), _picture(flow, scene / following), flow)
+
+
+# FlyingThings3D's names: forwards and backwards in time, seen from the left and from the right.
+_THINGS_NAME = re.compile(r"OpticalFlowInto(Future|Past)_(\d+)_[LR]\.pfm")
+
+
+def _things_pair(flow: Path, rendering: str) -> PairFiles | None:
+    name = _THINGS_NAME.fullmatch(flow.name)
+    parts = list(flow.parts)
+    if name is None or "optical_flow" not in parts or len(parts) < 4:
+        return None
+    parts[len(parts) - 1 - parts[::-1].index("optical_flow")] = f"frames_{rendering}pass"
+    camera = Path(*parts[:-3], parts[-2])  # without into_future or into_past
+    number, after = name[2], int(name[2]) + (1 if name[1] == "Future" else -1)
+    if after < 0 or not (camera / f"{number}.png").with_name(f"{after:0{len(number)}}.png").exists():
+        return None  # a scene's first and last frames have flow to frames that are not there
+    return PairFiles(_picture(flow, camera / number), _picture(flow, camera / f"{after:0{len(number)}}"), flow)
 
 
 def _picture(flow: Path, stem: Path) -> Path:
@@ -169,7 +192,7 @@ class FlowFolder:
         """
         files = self.files[draw.index]
         frames = [prepare_frame(load_image(path)) for path in (files.frame1, files.frame2)]
-        read = read_kitti_flow if files.flow.suffix == ".png" else read_flo
+        read = _READERS[files.flow.suffix.lower()]
         pair = dict(zip(("frame1", "frame2", "flow"), (*frames, read(files.flow)), strict=True))
         sizes = {tuple(part.shape[1:]) for part in pair.values()}
         if len(sizes) > 1:

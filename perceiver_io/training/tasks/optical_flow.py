@@ -43,8 +43,8 @@ TASK = Task(
     presets=["optical-flow"],
     config_class=OpticalFlowConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
-    data="pairs of frames with .flo files, named as in Sintel, FlyingChairs or AutoFlow; the last tenth of them is "
-    "held out",
+    data="pairs of frames with files of flow, named as in Sintel, FlyingChairs, AutoFlow or FlyingThings3D; "
+    "the last tenth of them is held out",
     prepare=prepare,
     add_arguments=add_arguments,
 )
