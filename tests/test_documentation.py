@@ -82,8 +82,11 @@ def test_commands_are_understood(document: str, words: list[str], monkeypatch: p
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
     monkeypatch.chdir(ROOT)
+    if words[0] == "srun":
+        words = words[1:]
     if words[0] == "torchrun":
-        words = ["python", *words[words.index("--nproc-per-node") + 2 :]]
+        start = words.index("-m") if "-m" in words else words.index("--nproc-per-node") + 2
+        words = ["python", *words[start:]]
     with pytest.raises((_UnderstoodError, SystemExit)) as ended:
         if words[0] == "perceiver-io":
             from perceiver_io.commands.cli import main
