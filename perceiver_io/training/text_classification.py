@@ -79,7 +79,14 @@ def glue_figures(
     metrics: Mapping[str, Callable[[Any, Any], Tensor]]
     match task.name:
         case "CoLA":
-            metrics = {"matthews": lambda a, b: classification.binary_matthews_corrcoef(a.long(), b.long())}
+            # Of predictions or labels that are all alike the official figure is 0; torchmetrics' is another.
+            metrics = {
+                "matthews": lambda a, b: (
+                    classification.binary_matthews_corrcoef(a.long(), b.long())
+                    if len(a.unique()) > 1 and len(b.unique()) > 1
+                    else torch.zeros(())
+                )
+            }
         case "MRPC" | "QQP":
             metrics = {"accuracy": accuracy, "f1": lambda a, b: classification.binary_f1_score(a.long(), b.long())}
         case "STS-B":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import matthews_corrcoef
 from torch import Tensor, nn
 
 import perceiver_io
@@ -14,6 +15,7 @@ from perceiver_io.evaluation.glue import GlueProtocol
 from perceiver_io.evaluation.running import example_of, measured
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.data.glue import GLUE_TASKS, GlueExample, encode_texts, find_glue_folder, read_glue
+from perceiver_io.training.text_classification import glue_figures
 from tests.small_models import SMALL
 
 # Files as their owners lay them out: the first lines, and rows of (texts, label) put into the other columns.
@@ -115,6 +117,15 @@ def test_official_figures_are_known(name: str, tmp_path: Path) -> None:
     expected = {figure: pytest.approx(100 * value, abs=1e-3) for figure, value in FIGURES[name].items()}
     mean = 100 * sum(FIGURES[name].values()) / len(FIGURES[name])
     assert made.figures(found.outcomes) == {**expected, "score": pytest.approx(mean, abs=1e-3)}
+
+
+@pytest.mark.parametrize("said", [0.0, 1.0])
+def test_answers_that_are_all_alike_have_no_correlation(said: float) -> None:
+    # CoLA's development file: 721 of 1,043 are acceptable.
+    labels = torch.tensor([1.0] * 721 + [0.0] * 322).double()
+    figures = glue_figures(GLUE_TASKS["CoLA"], torch.full_like(labels, said), labels, torch.zeros(1043))
+    assert figures == {"matthews": 0, "score": 0}
+    assert figures["matthews"] == 100 * matthews_corrcoef(labels, torch.full_like(labels, said))
 
 
 def test_outputs_of_a_model_are_found_by_their_names(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from perceiver_io.evaluation.imagenet import ImageNetProtocol
 from perceiver_io.evaluation.running import example_of, measured
 from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB
 from perceiver_io.training import Draw
-from perceiver_io.training.data.imagenet import find_validation_pictures
+from perceiver_io.training.data.imagenet import find_validation_pictures, read_labels
 from tests.training.test_tar_files import write_tar
 
 # Seven classes, whose WordNet ids are not in the order of the development kit's numbers.
@@ -151,6 +151,28 @@ def test_labels_that_do_not_fit(text: str, message: str, tmp_path: Path) -> None
     (tmp_path / "labels.txt").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         find_validation_pictures(tmp_path / "val.tar", 7, labels=tmp_path / "labels.txt")
+
+
+def test_pictures_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+
+    def read(text: str, *pictures: str) -> list[int]:
+        labels.write_text(text)
+        return read_labels(labels, pictures, 7)
+
+    assert read("a/1.jpg 3\nb/1.jpg 4\n", "b/1.jpg", "a/1.jpg") == [4, 3]
+    # Where one of the two has no folder, the name alone counts.
+    assert read("val/1.jpg 3\nval/2.jpg 4\n", "1.jpg", "2.jpg") == [3, 4]
+    assert read("1 3\n2 4\n", "val/1.jpg", "val/2.jpg") == [3, 4]
+    for text, pictures in (("1.jpg 3\n", ("a/1.jpg", "b/1.jpg")), ("a/1.jpg 3\nb/1.jpg 4\n", ("1.jpg",))):
+        with pytest.raises(ValueError, match="does not say which label is that of"):
+            read(text, *pictures)
+    with pytest.raises(ValueError, match="does not say which label is that of"):
+        read("1.jpg 3\n1.jpg 4\n", "1.jpg")
+    with pytest.raises(ValueError, match=r"has no label for the picture b/1\.jpg"):
+        read("a/1.jpg 3\n", "b/1.jpg")
+    with pytest.raises(ValueError, match=r"of which 2 are called 1\.jpg; give lines PICTURE CLASS"):
+        read("n00000001\nn00000002\n", "a/1.jpg", "b/1.jpg")
 
 
 def test_data_that_are_incomplete(tmp_path: Path) -> None:

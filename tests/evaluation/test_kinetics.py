@@ -113,3 +113,22 @@ def test_files_may_be_named_as_they_are(tmp_path: Path) -> None:
     write_clip(tmp_path / "clips" / "mine.mp4", 0.2)
     (tmp_path / "labels.csv").write_text("file,label\nmine.mp4,class 2\n")
     assert find_labelled_clips(tmp_path, tmp_path / "labels.csv", NAMES).files[0].label == 2
+
+
+def test_clips_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        write_clip(tmp_path / folder / "1.mp4", 0.2)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\nx/1.mp4,class 2\ny/1.mp4,class 3\nz/1.mp4,class 4\n")
+    found = find_labelled_clips(tmp_path, labels, NAMES)
+    assert [(path.parent.name, label) for path, label in found.files] == [("x", 2), ("y", 3)]
+    assert found.missing == ["z/1"]
+    labels.write_text("file,label\n1.mp4,class 2\n")
+    with pytest.raises(ValueError, match=r"line 2 of .* may be .*x/1\.mp4 or .*y/1\.mp4; keep one of them"):
+        find_labelled_clips(tmp_path, labels, NAMES)
+    # A film of which the csv file knows two parts is none of them.
+    write_clip(tmp_path / "z" / "abc.mp4", 0.2)
+    write_clip(tmp_path / "z" / "abc_000050_000060.mp4", 0.2)
+    labels.write_text(f"{HEADER}\nclass 2,abc,0,10,val\nclass 3,abc,50,60,val\n")
+    found = find_labelled_clips(tmp_path, labels, NAMES)
+    assert ([label for _, label in found.files], found.missing) == ([3], ["abc_000000_000010"])

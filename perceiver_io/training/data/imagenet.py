@@ -3,8 +3,9 @@
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from perceiver_io.media.border import reading
 from perceiver_io.optional import needs_extra
@@ -51,11 +52,13 @@ def find_validation_pictures(
         if any(member.name.endswith(_LABEL_SUFFIXES) for member in members):
             return _of_shards(members, num_classes)
         pictures = [member for member in members if member.name.lower().endswith(PICTURE_SUFFIXES)]
-        return _labelled(LabelledMember, pictures, lambda member: Path(member.name), path, labels, num_classes)
+        return _labelled(LabelledMember, pictures, lambda member: member.name, path, labels, num_classes)
     folder = path / "val" if (path / "val").is_dir() else path
     if labels is not None:
         files = data_files(folder, PICTURE_SUFFIXES)
-        return _labelled(LabelledFile, files, lambda file: file, folder, labels, num_classes)
+        return _labelled(
+            LabelledFile, files, lambda file: file.relative_to(folder).as_posix(), folder, labels, num_classes
+        )
     found = class_names(folder)
     if names is not None and set(found) <= set(names):
         return labelled_files(folder, names, PICTURE_SUFFIXES)
@@ -70,7 +73,7 @@ def find_validation_pictures(
 def _labelled(
     make: Callable[..., object],
     pictures: Sequence[object],
-    path_of: Callable[..., Path],
+    name_of: Callable[..., str],
     source: Path,
     labels: Path | None,
     num_classes: int,
@@ -83,8 +86,8 @@ def _labelled(
             f"{source} has pictures without their classes; give the file of these with --labels, such as the "
             "development kit's ILSVRC2012_validation_ground_truth.txt"
         )
-    pictures = sorted(pictures, key=lambda picture: path_of(picture).name)
-    numbers = read_labels(labels, [path_of(picture).stem for picture in pictures], num_classes)
+    pictures = sorted(pictures, key=lambda picture: PurePosixPath(name_of(picture)).name)
+    numbers = read_labels(labels, [name_of(picture) for picture in pictures], num_classes)
     return [make(picture, number) for picture, number in zip(pictures, numbers, strict=True)]  # type: ignore[return-value]
 
 
@@ -115,7 +118,7 @@ def _label_of(member: TarMember, num_classes: int) -> int:
         raise ValueError(f"{member} does not hold the number of a class ({error!r})") from error
 
 
-def read_labels(path: Path, stems: Sequence[str], num_classes: int) -> list[int]:
+def read_labels(path: Path, pictures: Sequence[str], num_classes: int) -> list[int]:
     """Reads the classes of pictures from a file, in any of the forms that ImageNet's are kept in.
 
     * the development kit's `ILSVRC2012_validation_ground_truth.txt`: a number from 1 a line, in the order of the
@@ -127,7 +130,8 @@ def read_labels(path: Path, stems: Sequence[str], num_classes: int) -> list[int]
     WordNet's ids are numbered in their order, as the released models number ImageNet's classes.
 
     Args:
-        stems: names of the pictures without ending, sorted.
+        pictures: their names, with the folders that they lie in, in the order of the names alone. A file of labels may
+            name them with folders or without, and with their ending or without, where that can mean but one.
         num_classes: that the model knows.
 
     Raises:
@@ -139,17 +143,18 @@ def read_labels(path: Path, stems: Sequence[str], num_classes: int) -> list[int]
     with reading(path, "a text file of labels"):
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     if lines and lines[0].replace(" ", "").lower() == "imageid,predictionstring":
-        by_name = {row[0]: row[1].split()[0] for row in csv.reader(lines[1:]) if len(row) > 1 and row[1].split()}
-        return _numbers(_by_name(by_name, stems, path), num_classes, path)
+        rows = [row for row in csv.reader(lines[1:]) if len(row) > 1 and row[1].split()]
+        return _numbers(_by_name([(row[0], row[1].split()[0]) for row in rows], pictures, path), num_classes, path)
     words = [line.split() for line in lines]
     if words and all(len(line) == 2 for line in words):
-        return _numbers(_by_name({Path(name).stem: label for name, label in words}, stems, path), num_classes, path)
+        return _numbers(_by_name([(name, label) for name, label in words], pictures, path), num_classes, path)
     if not words or any(len(line) != 1 for line in words):
         raise ValueError(
             f"{path} is not a file of labels: a line holds a class, or the name of a picture and its class"
         )
-    if len(lines) != len(stems):
-        raise ValueError(f"{path} has {len(lines)} labels for {len(stems)} pictures; the two do not belong together")
+    if len(lines) != len(pictures):
+        raise ValueError(f"{path} has {len(lines)} labels for {len(pictures)} pictures; the two do not belong together")
+    _check_names(pictures, path)
     if all(map(_WORDNET_ID.fullmatch, lines)):
         return _numbers(lines, num_classes, path)
     ids = _ids_of_the_development_kit(path)
@@ -161,11 +166,46 @@ def read_labels(path: Path, stems: Sequence[str], num_classes: int) -> list[int]
     return [_checked(order[ids[line]], num_classes, str(path)) for line in lines]
 
 
-def _by_name(labels: dict[str, str], stems: Sequence[str], path: Path) -> list[str]:
-    for stem in stems:
-        if stem not in labels:
-            raise ValueError(f"{path} has no label for the picture {stem}")
-    return [labels[stem] for stem in stems]
+def _by_name(labels: Sequence[tuple[str, str]], pictures: Sequence[str], path: Path) -> list[str]:
+    """Finds each picture's label: under its name with folders; or, where one of the two has none, by the name alone."""
+    whole: dict[str, set[str]] = {}
+    without_folder: dict[str, set[str]] = {}
+    alone: dict[str, set[str]] = {}
+    for name, label in labels:
+        stem = PurePosixPath(name).stem
+        whole.setdefault(_without_ending(name), set()).add(label)
+        alone.setdefault(stem, set()).add(label)
+        if stem == _without_ending(name):
+            without_folder.setdefault(stem, set()).add(label)
+    numbers = Counter(PurePosixPath(picture).stem for picture in pictures)
+    found = []
+    for picture in pictures:
+        stem = PurePosixPath(picture).stem
+        others = alone if stem == _without_ending(picture) else without_folder
+        own = whole.get(_without_ending(picture)) or others.get(stem, set())
+        if not own:
+            raise ValueError(f"{path} has no label for the picture {picture}")
+        if len(own) > 1 or (numbers[stem] > 1 and _without_ending(picture) not in whole):
+            raise ValueError(
+                f"{path} does not say which label is that of {picture}, since others have its name or it has several; "
+                "give names with their folders, each once"
+            )
+        found.append(next(iter(own)))
+    return found
+
+
+def _without_ending(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name
+
+
+def _check_names(pictures: Sequence[str], path: Path) -> None:
+    """Checks that names alone put pictures into an order."""
+    for name, number in Counter(PurePosixPath(picture).name for picture in pictures).items():
+        if number > 1:
+            raise ValueError(
+                f"{path} has labels in the order of the pictures' names, of which {number} are called {name}; give "
+                "lines PICTURE CLASS with their folders"
+            )
 
 
 def _numbers(labels: Sequence[str], num_classes: int, path: Path) -> list[int]:

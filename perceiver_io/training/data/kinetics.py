@@ -1,8 +1,9 @@
 """Kinetics as it is found: a folder of clips, named by YouTube's ids and times, and the owners' csv file of labels."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from perceiver_io.media.border import reading
@@ -23,7 +24,7 @@ def find_labelled_clips(directory: str | Path, labels: str | Path, names: Sequen
 
     The csv file has a first line with the names of its columns, among them `label`, and either the owners' `youtube_id`
     with `time_start` and `time_end`, or `file`. Clips are named `ID_000010_000020.mp4`, as the usual programs that
-    fetch Kinetics do, or `ID.mp4`; or as `file` says.
+    fetch Kinetics do, or `ID.mp4`; or as `file` says, with the folders below `directory` or without any.
 
     Args:
         names: of the classes, in the order of their numbers.
@@ -36,21 +37,27 @@ def find_labelled_clips(directory: str | Path, labels: str | Path, names: Sequen
     if not directory.is_dir():
         raise FileNotFoundError(f"there is no folder {directory}; it must hold the clips")
     numbers = {name: number for number, name in enumerate(names)}
-    clips: dict[str, Path] = {}
+    clips: dict[str, list[Path]] = {}
     for path in data_files(directory, VIDEO_SUFFIXES):
-        clips.setdefault(path.stem, path)
+        for name in dict.fromkeys((path.stem, path.relative_to(directory).with_suffix("").as_posix())):
+            clips.setdefault(name, []).append(path)
     files, missing = [], []
-    for line, (stems, label) in enumerate(_rows(labels), start=2):
+    for line, (wanted, label) in enumerate(_rows(labels), start=2):
         if label not in numbers:
             raise ValueError(
                 f"line {line} of {labels} has the label {label[:100]!r}, which is none of the model's {len(names)} "
                 f"classes ({', '.join(names[:3])}, …)"
             )
-        found = next((clips[stem] for stem in stems if stem in clips), None)
-        if found is None:
-            missing.append(stems[0])
+        found = next((clips[name] for name in wanted if name in clips), [])
+        if len(found) > 1:
+            raise ValueError(
+                f"line {line} of {labels} may be {found[0]} or {found[1]}; keep one of them, or name it with its "
+                "folder in a column file"
+            )
+        if found:
+            files.append(LabelledFile(found[0], numbers[label]))
         else:
-            files.append(LabelledFile(found, numbers[label]))
+            missing.append(wanted[0])
     if not files:
         raise ValueError(
             f"{directory} has none of the {len(missing)} clips of {labels}"
@@ -72,17 +79,19 @@ def _rows(path: Path) -> list[tuple[list[str], str]]:
             f"{path} has the columns {', '.join(columns)[:200] or '(none)'}; it must have label, and youtube_id, "
             "time_start and time_end, or file"
         )
-    found = []
+    ids = Counter(row.get("youtube_id") for row in rows)
+    found: list[tuple[list[str], str]] = []
     for line, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise ValueError(f"line {line} of {path} has another number of columns than the first line; mend it")
         if not is_owners:
-            found.append(([Path(row["file"]).stem], row["label"]))
+            found.append(([PurePosixPath(row["file"]).with_suffix("").as_posix()], row["label"]))
             continue
         try:
             times = [int(float(row[name])) for name in ("time_start", "time_end")]
         except ValueError as error:
             raise ValueError(f"line {line} of {path} has a time that is no number; mend it") from error
-        name = row["youtube_id"]
-        found.append(([f"{name}_{times[0]:06}_{times[1]:06}", name], row["label"]))
+        # Of several parts of one film, none is called by its id alone.
+        alone = [row["youtube_id"]] if ids[row["youtube_id"]] == 1 else []
+        found.append(([f"{row['youtube_id']}_{times[0]:06}_{times[1]:06}", *alone], row["label"]))
     return found
