@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from perceiver_io.atomic import new_file
-from perceiver_io.optional import needs_extra
+from perceiver_io.training.event_file import EventFile
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -30,8 +30,6 @@ class MetricsLog:
     """
 
     def __init__(self, directory: Path, start_step: int) -> None:
-        with needs_extra("a log of the training", "train"):
-            from torch.utils.tensorboard import SummaryWriter
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS_FILE
         kept = [record for record in read_metrics(path) if record["step"] <= start_step] if start_step else []
@@ -41,7 +39,7 @@ class MetricsLog:
         self._begin = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
         self._path, self._board_path = path, directory / "tensorboard"
         with _named(self._board_path):
-            self._board = SummaryWriter(self._board_path, purge_step=start_step + 1)
+            self._board = EventFile(self._board_path, start_step + 1)
         self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -57,9 +55,7 @@ class MetricsLog:
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with _named(self._board_path):
-            for name, value in values.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-            self._board.flush()
+            self._board.write(step, {f"{kind}/{name}": value for name, value in values.items()})
         self._logged.add((step, kind))
 
     def has(self, step: int, kind: str) -> bool:

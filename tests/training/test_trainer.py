@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, progress, read_metrics, trainer
@@ -487,6 +488,28 @@ def test_a_full_disk_is_one_error_with_the_logs_name(tmp_path: Path) -> None:
     log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
     with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"), log:
         log.write(1, "training", {"loss": 2.5})
+
+
+def test_tensorboard_sees_the_figures_once(tmp_path: Path) -> None:
+    for start in (0, 2):
+        with metrics_log.MetricsLog(tmp_path, start) as log:
+            for step in range(start + 1, start + 4):
+                log.write(step, "training", {"loss": 2.5 * step + start, "rate": 0.5})
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert shown.Tags()["scalars"] == ["training/loss", "training/rate"]
+    assert [(event.step, event.value) for event in shown.Scalars("training/loss")] == [
+        *((1, 2.5), (2, 5)),
+        *((3, 9.5), (4, 12), (5, 14.5)),
+    ]
+
+
+def test_a_full_disk_for_tensorboard_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = metrics_log.MetricsLog(tmp_path, 0)
+    log._board.close()
+    log._board._records._writer = log._board._file = Path("/dev/full").open("wb")  # noqa: SIM115
+    with pytest.raises(OSError, match=r"No space left on device: '.*tensorboard'"), log:
+        log.write(1, "training", {"loss": 2.5})
+    assert capfd.readouterr().err == ""
 
 
 def test_a_damaged_log_is_named_and_the_state_stays(tmp_path: Path) -> None:
