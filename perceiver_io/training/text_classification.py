@@ -76,21 +76,24 @@ def glue_figures(
         number = max(len(task.classes), 2)
         return classification.multiclass_accuracy(found.long(), true.long(), num_classes=number, average="micro")
 
+    def correlation(measure: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        # Of answers or labels that are all alike it is 0; torchmetrics says something else, or NaN.
+        return lambda found, true: (
+            measure(found, true) if len(found.unique()) > 1 and len(true.unique()) > 1 else torch.zeros(())
+        )
+
     metrics: Mapping[str, Callable[[Any, Any], Tensor]]
     match task.name:
         case "CoLA":
-            # Of predictions or labels that are all alike the official figure is 0; torchmetrics' is another.
-            metrics = {
-                "matthews": lambda a, b: (
-                    classification.binary_matthews_corrcoef(a.long(), b.long())
-                    if len(a.unique()) > 1 and len(b.unique()) > 1
-                    else torch.zeros(())
-                )
-            }
+            matthews = classification.binary_matthews_corrcoef
+            metrics = {"matthews": correlation(lambda found, true: matthews(found.long(), true.long()))}
         case "MRPC" | "QQP":
             metrics = {"accuracy": accuracy, "f1": lambda a, b: classification.binary_f1_score(a.long(), b.long())}
         case "STS-B":
-            metrics = {"pearson": regression.pearson_corrcoef, "spearman": regression.spearman_corrcoef}
+            metrics = {
+                "pearson": correlation(regression.pearson_corrcoef),
+                "spearman": correlation(regression.spearman_corrcoef),
+            }
         case _:
             metrics = {"accuracy": accuracy}
     figures = {}

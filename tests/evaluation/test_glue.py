@@ -126,6 +126,8 @@ def test_answers_that_are_all_alike_have_no_correlation(said: float) -> None:
     figures = glue_figures(GLUE_TASKS["CoLA"], torch.full_like(labels, said), labels, torch.zeros(1043))
     assert figures == {"matthews": 0, "score": 0}
     assert figures["matthews"] == 100 * matthews_corrcoef(labels, torch.full_like(labels, said))
+    scores = glue_figures(GLUE_TASKS["STS-B"], torch.full_like(labels, said), labels, torch.zeros(1043))
+    assert scores == {"pearson": 0, "spearman": 0, "score": 0}
 
 
 def test_outputs_of_a_model_are_found_by_their_names(tmp_path: Path) -> None:
