@@ -202,7 +202,7 @@ class PerceiverEncoder(nn.Module):
         tokens: Float[Tensor, "batch inputs channels"],
         input_mask: Mask | None = None,
     ) -> Float[Tensor, "batch latents latent_channels"]:
-        """Encodes tokens; those where `input_mask` is False (or 0) have no influence.
+        """Encodes tokens; those where `input_mask` is False (or 0) have no influence, whatever they hold.
 
         Raises:
             ValueError: for tokens of another width, kind or number, or a mask that does not fit them.
