@@ -31,6 +31,8 @@ EXTRAS = {
     "download": ["gdown>=6.5.1"],
     # `perceiver-io download --from hub`, from_pretrained and push_to_hub.
     "hub": ["huggingface_hub>=0.30"],
+    # Texts in Parquet files, as C4 and Wikipedia come in.
+    "parquet": ["pyarrow>=15"],
     # `perceiver-io export --to onnx`, and running what it wrote.
     "onnx": ["onnxscript>=0.5", "onnxruntime>=1.20"],
     # perceiver_io.quantization.
@@ -53,6 +55,7 @@ EXTRAS["dev"] = [
     "mypy>=1.10",
     "opencv-python-headless>=4.9",  # the oracle for our resizing; the library itself does not use it
     "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
+    *EXTRAS["parquet"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.5",

@@ -77,7 +77,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_a_folder_without_texts(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"PNG")
-    with pytest.raises(ValueError, match=r"has no text files \(endings: \.md, \.rst, \.text, \.txt\)"):
+    with pytest.raises(ValueError, match=r"has no text files \(endings: \.md, \.rst, \.text, \.txt, \.jsonl, "):
         read_documents(tmp_path)
 
 

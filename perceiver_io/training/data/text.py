@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.data.files import data_files
+from perceiver_io.training.data.text_rows import ROW_SUFFIXES, has_rows, read_rows
 from perceiver_io.training.fingerprints import content_digest
 from perceiver_io.training.sampling import Draw
 
@@ -135,6 +136,8 @@ class TextWindows:
 def read_documents(path: str | Path) -> list[Document]:
     """Maps a text file, or a folder with text files at any depth (see `data_files`), to these, sorted by path.
 
+    Of tables (see `read_rows`) every row is a document.
+
     A byte order mark is no part of the text. Text in UTF-16 or UTF-32, which have one, is read and becomes UTF-8; other
     files are left where they are until a part is asked for.
 
@@ -147,10 +150,12 @@ def read_documents(path: str | Path) -> list[Document]:
         raise FileNotFoundError(f"{path} does not exist; give a text file or a folder with text files")
     files = [path]
     if path.is_dir():
-        files = data_files(path, TEXT_SUFFIXES)
+        files = data_files(path, (*TEXT_SUFFIXES, *ROW_SUFFIXES))
         if not files:
-            raise ValueError(f"{path} has no text files (endings: {', '.join(TEXT_SUFFIXES)})")
-    documents = [document for file in files if len(document := _document(file))]
+            raise ValueError(f"{path} has no text files (endings: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))})")
+    documents: list[Document] = []
+    for file in files:
+        documents += read_rows(file) if has_rows(file) else filter(len, [_document(file)])
     if not documents:
         raise ValueError(f"{path} holds no text: {'its files are' if path.is_dir() else 'the file is'} empty")
     return documents

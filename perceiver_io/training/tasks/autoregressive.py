@@ -63,6 +63,7 @@ TASK = Task(
     presets=["ar-default", "ar-copy-131k"],
     config_class=PerceiverARConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
-    data="a text file, or a folder with text files, each a document; the last twentieth of the text is held out",
+    data='text files, each a document, jsonl or Parquet (column "text"): one, or a folder; the last twentieth '
+    "of the text is held out",
     prepare=prepare,
 )

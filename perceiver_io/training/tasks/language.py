@@ -65,6 +65,6 @@ TASK = Task(
     presets=["language"],
     config_class=LanguageConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
-    data="a text file, or a folder with text files; the last twentieth of the text is held out",
+    data='text files, jsonl or Parquet (column "text"): one, or a folder; the last twentieth of the text is held out',
     prepare=prepare,
 )
