@@ -110,7 +110,7 @@ class Recipe:
         if self.optimizer == "muon":
             optimizer: Optimizer = Muon(muon_groups(model, self.weight_decay), lr=rate)
         else:
-            optimizer = torch.optim.AdamW(groups, lr=rate)
+            optimizer = torch.optim.AdamW(groups, lr=rate, fused=next(model.parameters()).is_cuda)
         if norm is not None:
             clip_before_steps(optimizer, norm)
         return optimizer

@@ -1,7 +1,6 @@
 """The loop: batches to gradients to updates, with what a long run needs around it."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.training.averaging import AveragedWeights
+from perceiver_io.training.device_batches import on_device
 from perceiver_io.training.distributed import (
     any_process,
     distribute,
@@ -23,6 +23,7 @@ from perceiver_io.training.distributed import (
     world,
 )
 from perceiver_io.training.fingerprints import described, fingerprint
+from perceiver_io.training.finiteness import Finiteness
 from perceiver_io.training.interruption import Interruption, obey_the_trainer_alone
 from perceiver_io.training.lamb import global_norm
 from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog
@@ -47,6 +48,8 @@ from perceiver_io.training.training_state import DATA, full_state_dict, load_sta
 __all__ = ["STATE_FILE", "Batch", "Dataset", "Evaluation", "Objective", "Precision", "Trainer", "TrainerConfig"]
 
 STATE_FILE = "state.pt"
+# Steps on a GPU whose losses nobody has looked at.
+_MOST_UNCHECKED_STEPS = 10
 # Examples that tell the data from others, where these do not say themselves what does.
 _LOOKED_AT = 8
 
@@ -101,6 +104,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = GradScaler(config.device.type, enabled=config.precision == "float16")
+        # To look at a value, a GPU is waited for; float16's scale is looked at in every step anyway.
+        is_waited_for = config.device.type != "cuda" or self._scaler.is_enabled()
+        self._finiteness = Finiteness(most_steps=1 if is_waited_for else _MOST_UNCHECKED_STEPS)
         self._saved_step = self._begun_step = 0
         self._shards = ShardWriter() if config.strategy == "fsdp" else None
 
@@ -111,7 +117,8 @@ class Trainer:
         (SIGINT, SIGTERM) that comes during a step.
 
         Raises:
-            FloatingPointError: when the loss or the gradient is not finite, naming the step and its examples.
+            FloatingPointError: when the loss or the gradient is not finite, naming the step and its examples; on GPUs
+                up to ten steps later, but before such weights are saved or evaluated.
             ValueError: if the directory holds the state of another run, or damaged ones, or is another run's right now.
             OSError: if a file cannot be written, with its name.
             KeyboardInterrupt: after such a signal; says how to go on.
@@ -144,7 +151,7 @@ class Trainer:
             pin_memory=config.device.type == "cuda",
             worker_init_fn=obey_the_trainer_alone,
         )
-        batches = iter(loader)
+        batches = on_device(iter(loader), config.device)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
         for step in range(start + 1, config.num_steps + 1):
             with self._pace.step():
@@ -152,6 +159,7 @@ class Trainer:
             is_last = step == config.num_steps
             is_logged = is_last or step % config.log_every == 0
             if is_logged:
+                self._check_finite()
                 pace = {name: figures["loss"].new_tensor(value) for name, value in self._pace.figures().items()}
                 values = mean_over_processes({**figures, **pace})
                 if log is not None:
@@ -163,6 +171,7 @@ class Trainer:
             is_stopped = any_process(interruption.is_requested, config.device)
             is_evaluated = self._is_evaluated(step)
             if is_last or is_stopped or is_evaluated or _is_due(step, config.checkpoint_every):
+                self._check_finite()
                 self._save(step)
             self._settle(wait=is_last or is_stopped or is_evaluated)
             if is_stopped:
@@ -196,14 +205,16 @@ class Trainer:
                 self._scaler.scale(figures["loss"] / config.accumulation).backward()
             micro_batches.append({name: value.detach().float() for name, value in figures.items()})
         norm = self._unscaled_gradient_norm()
-        self._check_finite(step, [figures["loss"] for figures in micro_batches], norm)
+        self._finiteness.note(step, [figures["loss"] for figures in micro_batches], norm)
+        if self._finiteness.is_due:
+            self._check_finite()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
         if self._average is not None:
             self._average.update(step - 1)
         means = {name: torch.stack([m[name] for m in micro_batches]).mean() for name in micro_batches[0]}
-        return {**means, "gradient_norm": norm, "learning_rate": norm.new_tensor(self._peak_rates[0] * rate)}
+        return {**means, "gradient_norm": norm, "learning_rate": torch.full_like(norm, self._peak_rates[0] * rate)}
 
     def _unscaled_gradient_norm(self) -> Tensor:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -215,7 +226,6 @@ class Trainer:
 
     def _figures(self, step: int, micro_batch: int, batch: Batch) -> dict[str, Tensor]:
         config = self.config
-        batch = {name: tensor.to(config.device, non_blocking=True) for name, tensor in batch.items()}
         # Random numbers start anew for each micro-batch, those of dropout too, so that a resumed run repeats them.
         numbers = (config.seed, step, micro_batch, world().rank)
         torch.manual_seed(derived_seed(*numbers, 0))
@@ -223,17 +233,15 @@ class Trainer:
         with torch.autocast(config.device.type, AUTOCAST.get(config.precision), enabled=config.precision in AUTOCAST):
             return self._trained(batch, generator)
 
-    def _check_finite(self, step: int, losses: list[Tensor], norm: Tensor) -> None:
+    def _check_finite(self) -> None:
         # While the scale of float16's gradients is too high they overflow, and GradScaler leaves the update out.
         may_overflow = self._scaler.is_enabled() and self._scaler.get_scale() > 1
-        values = torch.stack([*losses, norm]).tolist()
-        if all(map(math.isfinite, values[:-1])) and (may_overflow or math.isfinite(values[-1])):
+        found = self._finiteness.look(gradients_may_overflow=may_overflow)
+        if found is None:
             return
-        what, micro_batches = f"the gradient's norm is {values[-1]}", range(len(losses))
-        for micro_batch, value in enumerate(values[:-1]):
-            if not math.isfinite(value):
-                what, micro_batches = f"the loss is {value}", range(micro_batch, micro_batch + 1)
-                break
+        step, micro_batch, value = found
+        what = f"the gradient's norm is {value}" if micro_batch is None else f"the loss is {value}"
+        micro_batches = range(self.config.accumulation) if micro_batch is None else (micro_batch,)
         sampler = self._sampler(0)
         examples = [str(draw.index) for number in micro_batches for draw in sampler.draws(step - 1, number)]
         rank, size = world()

@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, progress, read_metrics, trainer
+from perceiver_io.training.finiteness import Finiteness
 from perceiver_io.training.run_directory import occupied
 from perceiver_io.training.step_cost import first_examples, step_cost
 from tests.training.file_operations import after_operation, dies_after
@@ -184,6 +185,17 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_examples(tmp_path: Pat
         match=f"the loss is nan at step {step + 1}, with examples {bad[0]}, {bad[1]}; look at these, or lower the",
     ):
         run.fit()
+
+
+def test_on_gpus_it_is_found_some_steps_later_but_before_it_is_saved(tmp_path: Path) -> None:
+    run = make_trainer(tmp_path, dataset=OneBad(), batch_size=2, log_every=100, checkpoint_every=NUM_STEPS)
+    run._finiteness = Finiteness(most_steps=1000)
+    sampler = run._sampler(0)
+    step = next(step for step in range(NUM_STEPS) if 5 in [draw.index for draw in sampler.draws(step, 0)])
+    assert step + 1 < NUM_STEPS
+    with pytest.raises(FloatingPointError, match=f"the loss is nan at step {step + 1}, with examples"):
+        run.fit()
+    assert not (tmp_path / trainer.STATE_FILE).exists()
 
 
 def test_a_gradient_that_is_not_finite_is_reported_before_it_is_applied(tmp_path: Path) -> None:
