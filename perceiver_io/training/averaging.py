@@ -18,7 +18,7 @@ class AveragedWeights:
         decay: share of the average that a step keeps; 0.9999 is usual for runs of 100,000 steps.
 
     Attributes:
-        values: the average, by the names of the model's state dict.
+        values: the average, by the names of the model's state dict; of what is tied, by the first of its names.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -61,4 +61,9 @@ class AveragedWeights:
             value.copy_(kept)
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, tensor) for name, tensor in self._model.state_dict().items() if tensor.is_floating_point())
+        """Yields what is averaged; a tensor that is tied, and so has several names in the state dict, but once."""
+        seen = set()
+        for name, tensor in self._model.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point() and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor.detach()
