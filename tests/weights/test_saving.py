@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune as prune
@@ -258,6 +259,16 @@ def _none_instead_of_a_setting(model: PerceiverIO) -> nn.Module:
     return model
 
 
+def _tensor_instead_of_a_number(model: PerceiverIO) -> nn.Module:
+    model.decoder.output.out_features = torch.tensor([11, 11])
+    return model
+
+
+def _array_instead_of_a_number(model: PerceiverIO) -> nn.Module:
+    model.decoder.output.out_features = np.array([11, 11])
+    return model
+
+
 CHANGES = {
     _layer_more: "extra is a Linear that its config does not ask for",
     _subclass: "the model is of Mine and not of ImageClassificationPerceiver",
@@ -276,6 +287,8 @@ CHANGES = {
     _own_forward: "forward of encoder is set on this one module, in place of its class's",
     _own_decode: "decode of the model is set on this one module, in place of its class's",
     _other_table: "axis_0 of input_preprocessor.position_encoding has other values than those that its config",
+    _tensor_instead_of_a_number: r"out_features of decoder.output is tensor\(\[11, 11\]\) and not 11",
+    _array_instead_of_a_number: r"out_features of decoder.output is array\(\[11, 11\]\) and not 11",
     _none_instead_of_a_setting: r"max_resolution of .* is None and not \(19, 25\)",
 }
 
