@@ -192,7 +192,8 @@ def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> di
     if card is None and here:
         raise ValueError(f"what {here} can do is not known; name a card like it with --card: {', '.join(CARDS)}")
     name = arguments.card or here or DEFAULT_CARD
-    recipe, num_cards = recipe_of(task, arguments, len(material.dataset)), arguments.cards or world().size
+    recipe = recipe_of(task, arguments, len(material.dataset))
+    num_cards = world().size if arguments.cards is None else arguments.cards
     with _notice_if_long("planning …"):
         plan = plan_run(
             model.to(device),

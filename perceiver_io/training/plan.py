@@ -79,10 +79,13 @@ def plan_run(
         utilisation: share of the card's most operations that the run will reach; 0.3 to 0.5 are usual.
 
     Raises:
-        ValueError: for a utilisation that is no share, or a batch that the cards cannot share evenly.
+        ValueError: for a utilisation that is no share, for less than one card, or for a batch that the cards cannot
+            share evenly.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation ({utilisation}) must be more than 0 and at most 1")
+    if num_cards < 1:
+        raise ValueError(f"the number of cards ({num_cards}) must be at least 1")
     if recipe.batch_size % num_cards:
         raise ValueError(f"batch_size ({recipe.batch_size}) must be a multiple of the {num_cards} cards; change one")
     model.train()

@@ -128,6 +128,9 @@ def test_fine_tuning_gives_the_model_a_new_head_and_leaves_a_frozen_encoder(tmp_
         (["--tiny", "--learning-rate", "-1"], r"learning_rate \(-1.0\) must be positive"),
         (["--from", "nowhere", *DATA], "there is no directory nowhere"),
         (["--preset", "imagenet-fourier"], "only --tiny has data of its own; name what to learn from with --data PATH"),
+        (["--tiny", "--plan", "--cards", "0"], r"the number of cards \(0\) must be at least 1"),
+        (["--tiny", "--plan", "--cards", "-2"], r"the number of cards \(-2\) must be at least 1"),
+        (["--tiny", "--plan", "--utilisation", "-1"], r"utilisation \(-1.0\) must be more than 0 and at most 1"),
         (["--tiny", "--learning-rate", "1e35"], "at step 3, with examples "),
     ],
 )

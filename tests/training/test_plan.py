@@ -90,6 +90,9 @@ def test_what_cannot_be_planned_is_refused(model: nn.Module) -> None:
         plan_run(model, objective, Pictures(), RECIPE, CARD, utilisation=1.5)
     with pytest.raises(ValueError, match=r"batch_size \(96\) must be a multiple of the 7 cards; change one"):
         plan_run(model, objective, Pictures(), RECIPE, CARD, num_cards=7)
+    for number in (0, -2):
+        with pytest.raises(ValueError, match=rf"the number of cards \({number}\) must be at least 1"):
+            plan_run(model, objective, Pictures(), RECIPE, CARD, num_cards=number)
 
 
 def test_few_examples_are_taken_again() -> None:
