@@ -95,6 +95,7 @@ def may_be_bracketed(block: CrossAttention, queries: Tensor, inputs: Tensor, mas
         _reads_past(block)
         and is_bracketed_freely(queries, inputs, *_parameters(block))
         and not drops(block.attention)
+        and all(type(x.shape[1]) is int for x in (queries, inputs))  # a program for any number compares none
         and _fits(queries, inputs, mask)
     )
 

@@ -2,18 +2,17 @@
 
 For one wide head, which torch's fused kernels do worst on GPUs, and for keys and values of the user's choosing: the
 inputs themselves, say, that `cross_attention` meets with queries and keys bracketed otherwise. Where the scores would
-pass a bound, examples, then queries are worked through in pieces. A query's scores are always whole, so that each
-piece's softmax is exact. The backward pass computes the scores again rather than keep them, and no gradient that nobody
-asks for: of pixels, say.
+pass a bound, examples, then queries are worked through in pieces; not in compiled programs, which serve all sizes of
+a batch. A query's scores are always whole, so that each piece's softmax is exact. The backward pass computes the scores
+again rather than keep them, and no gradient that nobody asks for: of pixels, say.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from perceiver_io.fast import choice
 from perceiver_io.fast.linear import batched_product
@@ -95,7 +94,10 @@ def _in_pieces(
 
 
 class _Recomputed(torch.autograd.Function):
-    """`_in_pieces` that keeps its arguments alone, and computes the scores anew for the gradients."""
+    """`_in_pieces` that keeps its arguments alone, and computes the scores anew for the gradients.
+
+    Where these are differentiated or mapped over in turn, all scores are there at once.
+    """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -105,9 +107,10 @@ class _Recomputed(torch.autograd.Function):
         return _in_pieces(*arguments)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, score_bias, mask = ctx.saved_tensors
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _is_mapped_over(gradient)):
+            return _gradients(query, key, value, score_bias, mask, gradient, ctx.needs_input_grad)
         values = key if value is None else value
         for_query, for_key, for_value, for_bias = ctx.needs_input_grad[:4]
         of_query = torch.zeros_like(query) if for_query else None
@@ -132,6 +135,41 @@ class _Recomputed(torch.autograd.Function):
         return of_query, of_key, of_value, of_bias, None, None
 
 
+def _is_mapped_over(gradient: Tensor) -> bool:
+    """Whether `vmap`, or `autograd.grad` of a batch of gradients, is at work."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+
+
+def _gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    score_bias: Tensor | None,
+    mask: Tensor | None,
+    gradient: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The gradients in operations that have gradients and rules for `vmap` themselves."""
+    scores = query @ key.transpose(1, 2)
+    if score_bias is not None:
+        scores = scores + score_bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1)
+    of_values = weights.transpose(1, 2) @ gradient
+    of_weights = gradient @ (key if value is None else value).transpose(1, 2)
+    of_scores = weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True))
+    of_key = of_scores.transpose(1, 2) @ query
+    gradients = (
+        of_scores @ key,
+        of_key + of_values if value is None else of_key,
+        None if value is None else of_values,
+        None if score_bias is None else of_scores.sum(1, keepdim=True),
+    )
+    return (*(one if wanted else None for one, wanted in zip(gradients, needed, strict=False)), None, None)
+
+
 def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
     scores = batched_product(query, key, score_bias)
     if mask is not None:
@@ -141,13 +179,13 @@ def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor
 
 def _pieces(query: Tensor, key: Tensor, max_bytes: int) -> Iterator[tuple[slice, slice]]:
     """Examples, and queries of these, whose scores have at most so many bytes."""
-    (batch, rows, _), inputs = query.shape, key.shape[1]
-    if not all(type(size) is int for size in (batch, rows, inputs)):  # a program for any size asks for none
+    if torch.compiler.is_compiling():  # asking for sizes would make a program for these alone
         yield slice(None), slice(None)
         return
+    (batch, rows, _), inputs = query.shape, key.shape[1]
     row_bytes = inputs * query.element_size()
     # One example at a time is what oneDNN's product takes, and what a CPU's cache likes.
-    one_by_one = choice.kind_of(query) == "cpu" and not torch.compiler.is_compiling()
+    one_by_one = choice.kind_of(query) == "cpu"
     examples = 1 if one_by_one else max(1, min(batch, max_bytes // max(1, rows * row_bytes)))
     step = max(1, min(rows, max_bytes // max(1, row_bytes)))
     for first in range(0, batch, examples):

@@ -53,9 +53,12 @@ def test_derivatives(bound: int, own_values: bool, masked: bool) -> None:
     query, key = variable(1, 3, 2), variable(2, 5, 2)
     value, bias = variable(2, 5, 3) if own_values else None, variable(2, 1, 5)
     mask = torch.rand(2, 1, 5) > 0.5 if masked else None
-    assert torch.autograd.gradcheck(
-        lambda *rows: attend_by_products(*rows, mask=mask, max_score_bytes=bound), (query, key, value, bias)
-    )
+
+    def attended(*rows: torch.Tensor) -> torch.Tensor:
+        return attend_by_products(*rows, mask=mask, max_score_bytes=bound)
+
+    assert torch.autograd.gradcheck(attended, (query, key, value, bias), check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(attended, (query, key, value, bias))
 
 
 class NoFusedAttention(TorchFunctionMode):
