@@ -1,6 +1,7 @@
 """Kinetics' protocol: the owners' layout, and figures that are known by construction."""
 
 import argparse
+import math
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,23 @@ def test_figures_are_known_and_missing_clips_are_counted(tmp_path: Path) -> None
     example = example_of(made, Off(), 1)
     assert example.title == f"class 6 ({tmp_path}/val/class 5/xyz_000120_000130.mp4): pictures 20.0 dB, sound 40.0 dB"
     assert [pixels.shape for _, pixels in example.pictures] == [(8, 3 * 12, 3)] * 2
+
+
+class Exact(Off):
+    """Rebuilds pictures lighter by 0.1, and sound as it is."""
+
+    def forward(self, video: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        return {**super().forward(video, audio), "audio": audio}
+
+
+def test_what_is_rebuilt_exactly_has_no_finite_mean_and_stands_in_the_outcomes(tmp_path: Path) -> None:
+    write_clip(tmp_path / "class 11" / "a.mp4", 0.2)
+    made = protocol(tmp_path)
+    for _ in range(2):  # measured, and read back
+        found = measured(made, Exact(), tmp_path / "out", {}, batch_size=2)
+        figures = made.figures(found.outcomes)
+        assert (figures["image_psnr"], figures["audio_psnr"]) == (pytest.approx(20, abs=1e-4), math.inf)
+    assert "Infinity" in (tmp_path / "out" / "outcomes" / "0.jsonl").read_text()
 
 
 def test_without_a_csv_file_folders_are_classes(tmp_path: Path) -> None:
