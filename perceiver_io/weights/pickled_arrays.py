@@ -98,7 +98,7 @@ class _Dtype:
         self.is_bfloat16 = code is _BFLOAT16
         if self.is_bfloat16:
             self.numpy: np.dtype[Any] = np.dtype(np.uint16)
-        elif isinstance(code, str) and re.fullmatch(r"[<>=|]?[biufc]\d{1,2}", code):
+        elif isinstance(code, str) and re.fullmatch(r"[<>=|]?(b1|[iu][1248]|f[248]|c8|c16)", code):
             self.numpy = np.dtype(code)
         else:
             raise PystateError(f"holds an array of dtype {shown(code)}; only numbers of a fixed size are read")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,7 +172,9 @@ def read_weights(path: Path, *, verify: bool = True) -> dict[str, Tensor]:
             with zipfile.ZipFile(path) as archive:  # torch stores what it writes; what inflates was made to
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                     raise ValueError("it is compressed, which torch.save never does")
-        state = dict(torch.load(path, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch warns of its own old kinds of tensors
+            state = dict(torch.load(path, map_location="cpu", weights_only=True))
         if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
             raise ValueError("it holds something other than named tensors")
         return state

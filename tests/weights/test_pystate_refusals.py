@@ -367,6 +367,16 @@ BOMBS = {
         PROTOCOL_4 + _lists(12) + b"cnumpy\ndtype\nh\x0c\x85R.",
         "dtype a list; only numbers",
     ),
+    "numbers that PyTorch lacks": (
+        PROTOCOL_4
+        + FROM_BUFFER
+        + b"(C\x10"
+        + bytes(16)
+        + b"cnumpy\ndtype\n\x8c\x03f16\x85RK\x01\x85"
+        + _spelt("C")
+        + b"tR.",
+        "dtype 'f16'; only numbers",
+    ),
     "a leaf of lists in lists": (
         PROTOCOL_4 + _lists(12) + b"}" + _spelt("a") + b"}" + _spelt("b") + b"h\x0css.",
         "has a list at 'a/b'",

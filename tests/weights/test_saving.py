@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import stat
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -503,6 +504,19 @@ def test_weights_that_inflate_are_refused(tmp_path: Path) -> None:
         for name, content in files.items():
             archive.writestr(name, content)
     with pytest.raises(ValueError, match=r"is damaged \(it is compressed, which torch.save never does\)"):
+        perceiver_io.load_model(tmp_path, verify=False)
+
+
+def test_quantised_weights_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    """Without the warning that PyTorch has for them, which would be an error here."""
+    model = perceiver_io.create_model("language", **SMALL["language"])
+    save_checkpoint(model.config, model.state_dict(), tmp_path, weight_format="pth")
+    key = "encoder.cross_attend.attention.key.weight"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.quantize_per_tensor(model.state_dict()[key], 0.1, 0, torch.qint8)
+        torch.save({**model.state_dict(), key: quantised}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=f"{key} must be a dense tensor with values"):
         perceiver_io.load_model(tmp_path, verify=False)
 
 
