@@ -143,6 +143,8 @@ def read_model(
             f"{source} does not exist; `perceiver-io download NAME` fetches a released model, and "
             "`hf download OWNER/NAME --local-dir DIRECTORY` one of the Hugging Face hub"
         )
+    if not (source.is_file() or source.is_dir()):  # opening a pipe waits for whoever fills it
+        raise ValueError(f"{source} is neither a file on a disk nor a folder; give the weights as one of these")
     overrides = dict(config_overrides or {})
     if kind == "haiku" or (kind is None and not is_state_dict_source(source)):
         return _read_haiku(source, preset, overrides)

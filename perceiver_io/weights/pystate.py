@@ -63,6 +63,8 @@ def read_pystate(path: str | os.PathLike[str]) -> HaikuCheckpoint:
 def _read(path: Path) -> HaikuCheckpoint:
     if path.is_dir():
         raise PystateError("is a folder; give the checkpoint file inside it")
+    if not path.is_file():  # opening a pipe waits for whoever fills it
+        raise PystateError("is no file on a disk; give the checkpoint file itself")
     with path.open("rb") as file:
         _refuse_other_formats(file.read(256), size=os.fstat(file.fileno()).st_size)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickled:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perceiver_io import import_model
 from perceiver_io.weights.pystate import HaikuCheckpoint, PystateError, _Unpickler, read_pystate
 
 PROTOCOLS = (2, 3, 4, 5)
@@ -422,3 +423,12 @@ def test_what_a_file_asks_for_is_bounded_by_what_it_holds(name: str, tmp_path: P
         tracemalloc.stop()
     assert most < 30 * 2**20
     assert len(str(refusal.value)) < 1000
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(PystateError, match="pipe is no file on a disk"):
+        read_pystate(path)
+    with pytest.raises(ValueError, match="pipe is neither a file on a disk nor a folder"):
+        import_model(path)
