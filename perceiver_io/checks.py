@@ -123,12 +123,12 @@ def as_mask(name: str, value: Any, shape: Sequence[int | str], true: str = "vali
     return value.bool()
 
 
-def as_number(name: str, value: Any, none: str) -> int:
+def as_number(name: str, value: Any, else_: str) -> int:
     """Maps a number of things, an int or another library's integer, to an int.
 
     Args:
         name: of the argument, for the message.
-        none: the meaning of None, for the message.
+        else_: what may stand in its place, for the message.
 
     Raises:
         ValueError: if it is something else, or less than 1.
@@ -138,7 +138,7 @@ def as_number(name: str, value: Any, none: str) -> int:
     except TypeError:
         number = 0
     if number < 1:
-        raise ValueError(f"{name} ({value!r}) must be an integer of at least 1; {none}")
+        raise ValueError(f"{name} ({value!r}) must be an integer of at least 1; {else_}")
     return number
 
 

@@ -22,7 +22,7 @@ from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.compiled import CompiledStep
 from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.autoregressive.sampling import Sampler
-from perceiver_io.checks import check_integers
+from perceiver_io.checks import as_number, check_integers
 
 Prompts = Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
 
@@ -79,8 +79,9 @@ def latent_policy(
     most = trained if max_latents is None else max_latents
     if isinstance(num_latents, str) and num_latents not in ("full", "official"):
         raise ValueError(f"num_latents ({num_latents!r}) must be a number, 'full' or 'official'")
-    start = {"full": most, "official": 1}.get(str(num_latents), num_latents)
-    assert isinstance(start, int)
+    named = {"full": most, "official": 1}
+    others = "'full' and 'official' stand for numbers, too"
+    start = named[num_latents] if isinstance(num_latents, str) else as_number("num_latents", num_latents, others)
     return LatentPolicy(start, max(1, most // 2) if reset_latents is None else reset_latents, most)
 
 
@@ -145,7 +146,7 @@ class Generation(Iterator[Tensor]):
         self._compiles = compiled
         self._step: CompiledStep | None = None
         self._generator = torch.Generator(device)
-        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
+        self._generator.seed() if seed is None else self._generator.manual_seed(int(seed))
         self.finished = torch.zeros(len(rows), dtype=torch.bool, device=device)
 
     @property

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +14,7 @@ import perceiver_io
 from perceiver_io.autoregressive.cache import Cache, Slots
 from perceiver_io.autoregressive.sampling import CodeBooks, Sampler
 from tests.autoregressive.small import CACHED, KINDS, UNCACHED, random_tokens, small_model
+from tests.unchecked import unchecked
 
 
 def check_every_step(model: Any, prompts: list[torch.Tensor], run: Any, steps: int) -> list[int]:
@@ -264,3 +266,14 @@ def test_models_that_cannot_be_cached_say_so(kind: str) -> None:
 def test_refuses_training_mode() -> None:
     with pytest.raises(ValueError, match=r"call model\.eval"):
         small_model().train().generate([[1]])
+
+
+def test_integers_of_numpy_are_taken() -> None:
+    model = small_model("rotary")
+    numbers: dict[str, Any] = {"num_latents": 1, "max_new_tokens": 3, "seed": 1, "reset_latents": 2, "max_latents": 4}
+    expected = [step.tolist() for step in model.generate(random_tokens(5, 2), **numbers)]
+    with unchecked():
+        others = {name: np.int64(number) for name, number in numbers.items()}
+        assert [step.tolist() for step in model.generate(random_tokens(5, 2), **others)] == expected
+        with pytest.raises(ValueError, match=r"num_latents \(1.5\) must be an integer of at least 1"):
+            next(model.generate(random_tokens(5, 2), num_latents=1.5))  # type: ignore[arg-type]
