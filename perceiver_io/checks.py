@@ -23,11 +23,11 @@ def is_checking() -> bool:
 def has_values(tensor: Tensor) -> bool:
     """Whether a tensor's values can be looked at for nothing: they lie on the CPU, hidden by no transform or mode."""
     return (
-        type(tensor) in (Tensor, nn.Parameter)
+        is_checking()  # before what no compiler can follow
+        and type(tensor) in (Tensor, nn.Parameter)
         and not torch._C._len_torch_dispatch_stack()
         and is_at_hand(tensor.device)
         and tensor.numel() > 0
-        and is_checking()
         and not torch._C._are_functorch_transforms_active()
     )
 
