@@ -35,7 +35,8 @@ class CompiledStep:
                 if is_cuda:  # a graph may write to memory that stays where it is
                     torch._dynamo.mark_static_address(buffer)
         mode = "reduce-overhead" if is_cuda and backend == "inductor" else None
-        self._program = torch.compile(self._run, fullgraph=True, dynamic=False, backend=backend, mode=mode)
+        # Without `fullgraph`: past PyTorch's limit of programs for one function, steps run as they are.
+        self._program = torch.compile(self._run, dynamic=False, backend=backend, mode=mode)
 
     def __call__(
         self, tokens: Int[Tensor, "batch 1"], positions: Int[Tensor, "#batch 1 axes"] | None = None

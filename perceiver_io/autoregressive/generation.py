@@ -141,7 +141,11 @@ class Generation(Iterator[Tensor]):
         self._never = [] if config.pad_token is None else [config.pad_token]
         self._stop_tokens = torch.tensor(list(stop_tokens), dtype=torch.long, device=device)
         self._filler = stop_tokens[0] if config.pad_token is None and stop_tokens else filler
-        most_inputs = min(config.max_context_length, self._end)
+        if compiled and not cached:
+            raise ValueError("compile=True makes a program of the steps with the cache; leave out cache=False")
+        # Programs are for one size: powers of two, so that few serve all lengths.
+        most_inputs = 1 << (self._end - 1).bit_length() if compiled else self._end
+        most_inputs = min(config.max_context_length, most_inputs)
         self.cache = model.new_cache(most_inputs, min(policy.most, most_inputs)) if cached else None
         self._compiles = compiled
         self._step: CompiledStep | None = None

@@ -277,3 +277,15 @@ def test_integers_of_numpy_are_taken() -> None:
         assert [step.tolist() for step in model.generate(random_tokens(5, 2), **others)] == expected
         with pytest.raises(ValueError, match=r"num_latents \(1.5\) must be an integer of at least 1"):
             next(model.generate(random_tokens(5, 2), num_latents=1.5))  # type: ignore[arg-type]
+
+
+def test_only_steps_with_the_cache_are_compiled() -> None:
+    with pytest.raises(ValueError, match="compile=True makes a program of the steps with the cache; leave out cache"):
+        small_model().generate(random_tokens(3), max_new_tokens=2, cache=False, compile=True)
+
+
+@pytest.mark.parametrize(("length", "capacity"), [(3, 8), (6, 8), (7, 16), (30, 32)])
+def test_compiled_steps_of_many_lengths_have_few_sizes(length: int, capacity: int) -> None:
+    model = small_model()
+    run = model.generate(random_tokens(length), max_new_tokens=2, compile=True)
+    assert run.cache.inputs.capacity == min(capacity, model.config.max_context_length)
