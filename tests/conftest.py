@@ -1,7 +1,10 @@
 """Shape annotations are checked at run time in every test, and the worst parity figures are reported at the end."""
 
 import os
+import signal
 
+# A shell that starts tests in the background has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # For the processes that tests start; `torch.set_num_threads` below is for this one.
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import cuda
 
 
+@pytest.mark.slow
 def test_script_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_SECONDS_A_CELL", 0)
     words = ["--device", "cpu", "--quick", "--rows", "language-2048", "optical-flow"]
