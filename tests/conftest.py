@@ -8,7 +8,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # For the processes that tests start; `torch.set_num_threads` below is for this one.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("perceiver_io", "beartype.beartype")
 
