@@ -33,6 +33,10 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.30"],
     # Texts in Parquet files, as C4 and Wikipedia come in.
     "parquet": ["pyarrow>=15"],
+    # Data sets of Hugging Face, saved or by name.
+    "datasets": ["datasets>=3"],
+    # `perceiver-io train --wandb PROJECT`.
+    "wandb": ["wandb>=0.17"],
     # `perceiver-io export --to onnx`, and running what it wrote.
     "onnx": ["onnxscript>=0.5", "onnxruntime>=1.20"],
     # perceiver_io.quantization.
@@ -56,6 +60,7 @@ EXTRAS["dev"] = [
     "opencv-python-headless>=4.9",  # the oracle for our resizing; the library itself does not use it
     "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
     *EXTRAS["parquet"],
+    *EXTRAS["datasets"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.5",

@@ -50,7 +50,7 @@ def test_rows_without_a_text_are_left_out(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"text": "a"}\n{"title": 1, "body": 2}\n',
-            "line 2 of .* has no 'text', only 'title', 'body'; na",
+            "line 2 of .* has no 'text', only 'title', 'body'; name the column .* with --text-column",
         ),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": 3}\n', "the 'text' of line 3 of .* is a int, not a string; mend it"),
         ("a.jsonl", b"[1]\n", "line 1 of .* has no 'text', but is a list"),
@@ -69,5 +69,6 @@ def test_damaged_tables_are_named(name: str, content: bytes, message: str, tmp_p
 
 def test_another_column_is_named(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"body": ["a"]}), tmp_path / "a.parquet")
-    with pytest.raises(ValueError, match=r"a\.parquet has no 'text', only 'body'; name the column of the texts"):
+    with pytest.raises(ValueError, match=r"a\.parquet has no 'text', only 'body'; name the column that the"):
         read_rows(tmp_path / "a.parquet")
+    assert read_rows(tmp_path / "a.parquet", "body") == [b"a"]

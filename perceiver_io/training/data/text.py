@@ -16,14 +16,13 @@ from torch import Tensor
 
 from perceiver_io.processors import BytesTokenizer
 from perceiver_io.training.data.files import data_files
-from perceiver_io.training.data.text_rows import ROW_SUFFIXES, has_rows, read_rows
+from perceiver_io.training.data.hub_datasets import is_hub_dataset
+from perceiver_io.training.data.hub_texts import SEPARATOR, HubText, read_hub_text, read_hub_texts
+from perceiver_io.training.data.text_rows import ROW_SUFFIXES, TEXT_COLUMN, has_rows, read_rows
 from perceiver_io.training.fingerprints import content_digest
 from perceiver_io.training.sampling import Draw
 
 TEXT_SUFFIXES = (".md", ".rst", ".text", ".txt")
-
-# Between two documents in one window.
-_SEPARATOR = b"\n\n"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class TextFile:
         return content
 
 
-Document: TypeAlias = bytes | npt.NDArray[np.uint8] | TextFile
+Document: TypeAlias = bytes | npt.NDArray[np.uint8] | TextFile | HubText
 
 
 class TextWindows:
@@ -88,7 +87,7 @@ class TextWindows:
     """
 
     def __init__(self, documents: Sequence[Document], length: int, *, random_positions: bool = True) -> None:
-        self.pieces = [piece for document in documents if len(document) for piece in (document, _SEPARATOR)][:-1]
+        self.pieces = [piece for document in documents if len(document) for piece in (document, SEPARATOR)][:-1]
         self.ends = list(accumulate(map(len, self.pieces)))
         self.length = length
         self.random_positions = random_positions
@@ -133,18 +132,29 @@ class TextWindows:
         return found
 
 
-def read_documents(path: str | Path) -> list[Document]:
+def read_documents(path: str | Path, column: str = TEXT_COLUMN, *, rows_apart: bool = False) -> list[Document]:
     """Maps a text file, or a folder with text files at any depth (see `data_files`), to these, sorted by path.
 
-    Of tables (see `read_rows`) every row is a document.
+    Of tables (see `read_rows`) every row is a document. A data set of Hugging Face's (see `open_hub_dataset`) is one
+    document, in which its texts are joined as `TextWindows` joins documents: a list of millions would not be small.
 
     A byte order mark is no part of the text. Text in UTF-16 or UTF-32, which have one, is read and becomes UTF-8; other
     files are left where they are until a part is asked for.
+
+    Args:
+        path: of a file or folder, or the name of a data set, `hf:NAME`.
+        column: that the texts of tables are in.
+        rows_apart: whether each text of a data set is a document nevertheless.
 
     Raises:
         FileNotFoundError: no such file or folder.
         ValueError: a folder without text files, or with empty ones alone, or a file that is not what its mark says.
     """
+    if is_hub_dataset(path):
+        texts = read_hub_texts(path, column) if rows_apart else [read_hub_text(path, column)]
+        if not any(map(len, texts)):
+            raise ValueError(f"{path} holds no text: its column {column!r} is empty")
+        return list(texts)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a text file or a folder with text files")
@@ -155,7 +165,7 @@ def read_documents(path: str | Path) -> list[Document]:
             raise ValueError(f"{path} has no text files (endings: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))})")
     documents: list[Document] = []
     for file in files:
-        documents += read_rows(file) if has_rows(file) else filter(len, [_document(file)])
+        documents += read_rows(file, column) if has_rows(file) else filter(len, [_document(file)])
     if not documents:
         raise ValueError(f"{path} holds no text: {'its files are' if path.is_dir() else 'the file is'} empty")
     return documents
