@@ -37,6 +37,8 @@ EXTRAS = {
     "datasets": ["datasets>=3"],
     # `perceiver-io train --wandb PROJECT`.
     "wandb": ["wandb>=0.17"],
+    # `perceiver-io train image_classification --jpeg-decoder simplejpeg`.
+    "fast-jpeg": ["simplejpeg>=1.7"],
     # `perceiver-io export --to onnx`, and running what it wrote.
     "onnx": ["onnxscript>=0.5", "onnxruntime>=1.20"],
     # perceiver_io.quantization.
@@ -61,6 +63,7 @@ EXTRAS["dev"] = [
     "perceiver-pytorch>=0.11",  # the oracle for perceiver_io.compat.perceiver_pytorch, which needs none of it
     *EXTRAS["parquet"],
     *EXTRAS["datasets"],
+    *EXTRAS["fast-jpeg"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.5",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # pictures of other sizes than they claim.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP")
 _ORIENTATION = 0x0112
+# How EXIF says that a picture lies, apart from upright; and of these those with sides exchanged.
+TURNED = (2, 3, 4, 5, 6, 7, 8)
+QUARTER_TURNS = (5, 6, 7, 8)
 # TIFF's tags for the bits of a value, and for what they are.
 _BITS, _KIND, _UNSIGNED = 258, 339, 1
 _PIXELS_AT_A_TIME = 2**20
@@ -52,6 +57,17 @@ def image_from_bytes(content: bytes, name: str) -> UInt8[np.ndarray, "height wid
 
 
 def _opened(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    with open_picture(source, name) as file:
+        return picture_pixels_of(file, name)
+
+
+@contextmanager
+def open_picture(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """Opens a picture file, of which nothing is decoded yet.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `load_image`, also for what is raised within the block.
+    """
     with needs_extra("reading pictures"):
         from PIL import Image
     if isinstance(source, Path) and not source.is_file():
@@ -59,7 +75,7 @@ def _opened(source: Path | io.BytesIO, name: str) -> UInt8[np.ndarray, "height w
     with reading(name, "a picture that Pillow can read"):
         Image.init()
         with Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as file:
-            return _pixels(file, name)
+            yield file
 
 
 def image_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
@@ -71,10 +87,11 @@ def image_pixels(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """
     name = str(getattr(image, "filename", "")) or "the picture"
     with reading(name, "a picture that Pillow can read"):
-        return _pixels(image, name)
+        return picture_pixels_of(image, name)
 
 
-def _pixels(image: Image.Image, name: str) -> UInt8[np.ndarray, "height width 3"]:
+def picture_pixels_of(image: Image.Image, name: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Decodes an image that was opened and maps it to its pixels, as `image_pixels` does; errors are Pillow's own."""
     check_size(name, image.height, image.width)
     image.load()
     # Files may have become larger than they claimed.
@@ -84,8 +101,8 @@ def _pixels(image: Image.Image, name: str) -> UInt8[np.ndarray, "height width 3"
     elif image.mode.startswith("I"):
         grey = _deep(image, name)
     else:
-        return _upright(_rgb(image), _orientation(image))
-    return _upright(grey[..., None].repeat(3, axis=-1), _orientation(image))
+        return upright(_rgb(image), orientation_of(image))
+    return upright(grey[..., None].repeat(3, axis=-1), orientation_of(image))
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
@@ -140,7 +157,7 @@ def _deep(image: Image.Image, name: str) -> UInt8[np.ndarray, "height width"]:
     return cast(np.ndarray, pixels)
 
 
-def _orientation(image: Image.Image) -> object:
+def orientation_of(image: Image.Image) -> object:
     """Reads how a camera was turned (EXIF); damaged notes say nothing."""
     try:
         return image.getexif().get(_ORIENTATION)
@@ -148,9 +165,9 @@ def _orientation(image: Image.Image) -> object:
         return None
 
 
-def _upright(pixels: UInt8[np.ndarray, "height width 3"], orientation: object) -> UInt8[np.ndarray, "_ _ 3"]:
+def upright(pixels: UInt8[np.ndarray, "height width 3"], orientation: object) -> UInt8[np.ndarray, "_ _ 3"]:
     """Turns pixels as EXIF says; anything but its numbers 2 to 8 leaves them."""
-    if orientation not in (2, 3, 4, 5, 6, 7, 8):
+    if orientation not in TURNED:
         return pixels
     mirrored = pixels[:, ::-1] if orientation in (2, 4, 5, 7) else pixels
     quarters = {2: 0, 3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}[orientation]

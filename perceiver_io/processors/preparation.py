@@ -31,7 +31,16 @@ def centre_crop(picture: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "crop_
         ValueError: not a picture, one too small to crop, or `size` has a side below 1.
     """
     image = to_picture(picture)
-    height, width = image.shape[:2]
+    top, left, height, width = centre_window(image.shape[0], image.shape[1], size)
+    return image[top : top + height, left : left + width]
+
+
+def centre_window(height: int, width: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Maps a picture's size to what `centre_crop` cuts out: the first row and column, height and width.
+
+    Raises:
+        ValueError: the picture is too small to crop, or `size` has a side below 1.
+    """
     shape_height, shape_width = size
     if min(size) < 1:
         raise ValueError(f"cannot crop for {shape_height}×{shape_width} pixels; every side must be at least 1")
@@ -42,8 +51,7 @@ def centre_crop(picture: Any, size: tuple[int, int]) -> UInt8[np.ndarray, "crop_
             f"a picture of {height}×{width} pixels is too small to crop for {shape_height}×{shape_width}; "
             "use a larger one"
         )
-    top, left = (height - crop_height + 1) // 2, (width - crop_width + 1) // 2
-    return image[top : top + crop_height, left : left + crop_width]
+    return (height - crop_height + 1) // 2, (width - crop_width + 1) // 2, crop_height, crop_width
 
 
 def prepare_image(picture: Any, size: tuple[int, int] = (224, 224)) -> Float32[Tensor, "3 new_height new_width"]:

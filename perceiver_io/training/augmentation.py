@@ -11,19 +11,11 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB, centre_crop, prepare_image
-from perceiver_io.training.rand_augment import RandAugment
+from perceiver_io.media.picture_files import Window
+from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB, centre_window, prepare_image
+from perceiver_io.training.rand_augment import Change, RandAugment
 
 Range = tuple[float, float]
-
-
-class Window(NamedTuple):
-    """A part of a picture, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def random_window(
@@ -72,7 +64,7 @@ def resize_bicubic(
         size: height and width of the result.
     """
     channels, height, width = image.shape
-    rows, columns = (_cubic_taps(old, new) for old, new in zip((height, width), size, strict=True))
+    rows, columns = (cubic_taps(old, new) for old, new in zip((height, width), size, strict=True))
     # A line of numbers per row, of which each new one is a weighted sum of a few; then likewise per column.
     lines = image.permute(1, 2, 0).float().reshape(height, width * channels)
     lines = F.embedding_bag(rows.places, lines, per_sample_weights=rows.weights, mode="sum")
@@ -81,7 +73,7 @@ def resize_bicubic(
     return lines.view(size[1], size[0], channels).permute(2, 1, 0)
 
 
-class _Taps(NamedTuple):
+class Taps(NamedTuple):
     """The old pixels that a new one is made of, along an axis, and their shares."""
 
     places: Int[Tensor, "new 4"]
@@ -89,8 +81,8 @@ class _Taps(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _cubic_taps(old: int, new: int) -> _Taps:
-    """Keys' kernel around each new pixel; the shares of pixels outside go to those inside."""
+def cubic_taps(old: int, new: int) -> Taps:
+    """Keys' kernel around each of `new` pixels, made from `old`; the shares of pixels outside go to those inside."""
     position = (np.arange(new) + 0.5) * (old / new) - 0.5
     places = np.floor(position).astype(np.int64)[:, None] + np.arange(-1, 3)
     distance = np.abs(position[:, None] - places)
@@ -98,7 +90,7 @@ def _cubic_taps(old: int, new: int) -> _Taps:
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0)) * ((places >= 0) & (places < old))
     weights /= weights.sum(1, keepdims=True)
-    return _Taps(torch.from_numpy(places.clip(0, old - 1)), torch.from_numpy(weights.astype(np.float32)))
+    return Taps(torch.from_numpy(places.clip(0, old - 1)), torch.from_numpy(weights.astype(np.float32)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,19 +119,52 @@ class TrainingAugmentation:
         Raises:
             ValueError: the picture is too small to crop.
         """
-        window = random_window(image.shape[1], image.shape[2], generator, area=self.area, aspect=self.aspect)
+        drawn = self.draw(image.shape[1], image.shape[2], generator)
+        top, left, height, width = drawn.window
+        return self.apply(image[:, top : top + height, left : left + width], drawn)
+
+    def draw(self, height: int, width: int, generator: torch.Generator) -> "DrawnAugmentation":
+        """Maps a picture's size to what is done with it.
+
+        Raises:
+            ValueError: it is too small to crop.
+        """
+        window = random_window(height, width, generator, area=self.area, aspect=self.aspect)
         if window is None:
-            crop = torch.from_numpy(centre_crop(image.permute(1, 2, 0).numpy(), self.size)).permute(2, 0, 1)
-        else:
-            top, left, height, width = window
-            crop = image[:, top : top + height, left : left + width]
+            window = Window(*centre_window(height, width, self.size))
+        is_flipped = self.flip and bool(torch.rand((), generator=generator) < 0.5)
+        changes = [] if self.rand_augment is None else self.rand_augment.draw(window[2:], generator)
+        return DrawnAugmentation(window, is_flipped, changes)
+
+    def apply(
+        self, crop: UInt8[Tensor, "3 height width"], drawn: "DrawnAugmentation"
+    ) -> Float32[Tensor, "3 new_height new_width"]:
+        """Augments and normalises what the window shows."""
         # Densely, pixel by pixel, as decoders leave pictures: so all that follows is fastest.
         crop = crop.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-        if self.flip and torch.rand((), generator=generator) < 0.5:
+        if drawn.is_flipped:
             crop = crop.flip(-1)
         if self.rand_augment is not None:
-            crop = self.rand_augment(crop, generator)
+            crop = self.rand_augment.apply(crop, drawn.changes)
         return normalised(resize_bicubic(crop.float(), self.size))
+
+
+class DrawnAugmentation(NamedTuple):
+    """All that was drawn for a picture.
+
+    Attributes:
+        window: what is cut out.
+        is_flipped: whether that is then mirrored.
+        changes: of RandAugment, which follow.
+    """
+
+    window: Window
+    is_flipped: bool
+    changes: list[Change]
+
+    def at_scale(self, scale: int) -> "DrawnAugmentation":
+        """The same for what the window shows at 1/scale of its size."""
+        return self._replace(changes=[change.at_scale(scale) for change in self.changes])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

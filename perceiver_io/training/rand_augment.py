@@ -6,7 +6,8 @@ float32 there is here, and fractions are cut off, not rounded, on the way back t
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,29 +28,40 @@ def blend(degenerate: Picture, image: Picture, factor: float) -> Picture:
     """Maps two pictures to one between them: the first for factor 0, the second for 1, beyond it above 1."""
     if factor == 0:
         return degenerate
+    if factor == 1:
+        return image
     mixed = degenerate.float() + factor * (image.float() - degenerate.float())
     return mixed.clamp(0, 255).byte()
 
 
 def greyscale(image: Picture) -> Picture:
     """Maps a picture to its luminance, three times over, as `tf.image.rgb_to_grayscale` rounds it."""
-    weights = torch.tensor([0.2989, 0.587, 0.114])
-    luminance = torch.einsum("c,chw->hw", weights, image.float() / 255)
+    red, green, blue = image.float() / 255
+    luminance = 0.2989 * red + 0.587 * green + 0.114 * blue
     return (luminance * 255.5).byte().expand(image.shape)
 
 
 def color(image: Picture, factor: float) -> Picture:
     """Changes the saturation: 0 is grey, 1 the picture."""
-    return blend(greyscale(image), image, factor)
+    return image if factor == 1 else blend(greyscale(image), image, factor)
 
 
-def contrast(image: Picture, factor: float) -> Picture:
+def contrast(image: Picture, factor: float, shade: int | None = None) -> Picture:
     """Changes the contrast: 0 is one shade of grey, 1 the picture.
 
-    QUIRK: that shade is the number of pixels divided by 256, at most 255, which the reference takes for their mean.
+    Args:
+        shade: of the grey; that of the picture (see `grey_shade`) if None.
     """
-    shade = min(image.shape[1] * image.shape[2] // 256, 255)
+    shade = grey_shade(image.shape[1], image.shape[2]) if shade is None else shade
     return blend(torch.full_like(image, shade), image, factor)
+
+
+def grey_shade(height: int, width: int) -> int:
+    """Maps a picture's size to the grey that stands for it without contrast.
+
+    QUIRK: it is the number of pixels divided by 256, at most 255, which the reference takes for their mean.
+    """
+    return min(height * width // 256, 255)
 
 
 def brightness(image: Picture, factor: float) -> Picture:
@@ -62,9 +74,9 @@ def sharpness(image: Picture, factor: float) -> Picture:
 
     The blur is a 3×3 average in which the centre counts five times.
     """
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]])
-    if min(image.shape[1:]) < 3:
+    if factor == 1 or min(image.shape[1:]) < 3:
         return image
+    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]])
     sums = F.conv2d(image[:, None].float(), kernel[None, None])[:, 0]
     blurred = image.clone()
     blurred[:, 1:-1, 1:-1] = (sums.int() // 13).byte()
@@ -226,7 +238,7 @@ class _Strength:
     """Draws the strength of an operation: magnitude 10 is 1; what is left open comes from the generator."""
 
     level: float
-    fill: int
+    size: tuple[int, int]
     generator: torch.Generator
 
     def signed(self, most: float) -> float:
@@ -242,31 +254,80 @@ class _Strength:
         """Of `blend`: 0.1 to 1.9; 1, the identity, at magnitude 5."""
         return self.level * 1.8 + 0.1
 
-    def place(self, image: Picture) -> tuple[int, int]:
-        """A random pixel."""
-        return self._below(image.shape[1]), self._below(image.shape[2])
+    def square(self) -> tuple[int, int, int]:
+        """A random pixel, and half of the side of a square around it."""
+        return self._below(self.size[0]), self._below(self.size[1]), self.part(40)
 
     def _below(self, number: int) -> int:
         return int(torch.randint(number, (), generator=self.generator))
 
 
-_OPERATIONS: dict[str, Callable[[Picture, _Strength], Picture]] = {
-    "autocontrast": lambda image, _: autocontrast(image),
-    "equalize": lambda image, _: equalize(image),
-    "invert": lambda image, _: invert(image),
-    "rotate": lambda image, strength: rotate(image, strength.signed(30.0), strength.fill),
-    "posterize": lambda image, strength: posterize(image, strength.part(4)),
-    "solarize": lambda image, strength: solarize(image, strength.part(256)),
-    "color": lambda image, strength: image if strength.factor == 1 else color(image, strength.factor),
-    "contrast": lambda image, strength: image if strength.factor == 1 else contrast(image, strength.factor),
-    "brightness": lambda image, strength: image if strength.factor == 1 else brightness(image, strength.factor),
-    "sharpness": lambda image, strength: image if strength.factor == 1 else sharpness(image, strength.factor),
-    "shear_x": lambda image, strength: shear_x(image, strength.signed(0.3), strength.fill),
-    "shear_y": lambda image, strength: shear_y(image, strength.signed(0.3), strength.fill),
-    "translate_x": lambda image, strength: translate_x(image, strength.signed(100.0), strength.fill),
-    "translate_y": lambda image, strength: translate_y(image, strength.signed(100.0), strength.fill),
-    "cutout": lambda image, strength: cutout(image, strength.place(image), strength.part(40), strength.fill),
-    "solarize_add": lambda image, strength: solarize_add(image, strength.part(110)),
+class Change(NamedTuple):
+    """One of the operations as it was drawn.
+
+    Attributes:
+        name: of the operation.
+        numbers: how strong it is, in its own units.
+    """
+
+    name: str
+    numbers: tuple[float, ...] = ()
+
+    def at_scale(self, scale: int) -> "Change":
+        """The same change of the same picture at 1/scale of its size."""
+        if self.name in ("translate_x", "translate_y"):
+            return Change(self.name, tuple(number / scale for number in self.numbers))
+        if self.name == "cutout":
+            return Change(self.name, tuple(number // scale for number in self.numbers))
+        return self
+
+
+class _Operation(NamedTuple):
+    """An operation: how its numbers are drawn, and what it makes of a picture, these and the fill."""
+
+    draw: Callable[[_Strength], tuple[float, ...]]
+    apply: Callable[..., Picture]
+
+
+_OPERATIONS: dict[str, _Operation] = {
+    "autocontrast": _Operation(lambda strength: (), lambda image, fill: autocontrast(image)),
+    "equalize": _Operation(lambda strength: (), lambda image, fill: equalize(image)),
+    "invert": _Operation(lambda strength: (), lambda image, fill: invert(image)),
+    "rotate": _Operation(
+        lambda strength: (strength.signed(30.0),), lambda image, fill, degrees: rotate(image, degrees, fill)
+    ),
+    "posterize": _Operation(lambda strength: (strength.part(4),), lambda image, fill, bits: posterize(image, bits)),
+    "solarize": _Operation(
+        lambda strength: (strength.part(256),), lambda image, fill, threshold: solarize(image, threshold)
+    ),
+    "color": _Operation(lambda strength: (strength.factor,), lambda image, fill, factor: color(image, factor)),
+    "contrast": _Operation(
+        lambda strength: (strength.factor, grey_shade(*strength.size)),
+        lambda image, fill, factor, shade: contrast(image, factor, shade),
+    ),
+    "brightness": _Operation(
+        lambda strength: (strength.factor,), lambda image, fill, factor: brightness(image, factor)
+    ),
+    "sharpness": _Operation(lambda strength: (strength.factor,), lambda image, fill, factor: sharpness(image, factor)),
+    "shear_x": _Operation(
+        lambda strength: (strength.signed(0.3),), lambda image, fill, level: shear_x(image, level, fill)
+    ),
+    "shear_y": _Operation(
+        lambda strength: (strength.signed(0.3),), lambda image, fill, level: shear_y(image, level, fill)
+    ),
+    "translate_x": _Operation(
+        lambda strength: (strength.signed(100.0),), lambda image, fill, pixels: translate_x(image, pixels, fill)
+    ),
+    "translate_y": _Operation(
+        lambda strength: (strength.signed(100.0),), lambda image, fill, pixels: translate_y(image, pixels, fill)
+    ),
+    "cutout": _Operation(
+        lambda strength: strength.square(),
+        lambda image, fill, row, column, half: cutout(image, (row, column), half, fill),
+    ),
+    "solarize_add": _Operation(
+        lambda strength: (strength.part(110),), lambda image, fill, addition: solarize_add(image, addition)
+    ),
 }
 OPERATIONS = tuple(_OPERATIONS)
 
@@ -301,8 +362,24 @@ class RandAugment:
 
     def __call__(self, image: Picture, generator: torch.Generator) -> Picture:
         """Changes a picture; which way is drawn from the generator."""
-        strength = _Strength(self.magnitude / 10, self.fill, generator)
+        return self.apply(image, self.draw((image.shape[1], image.shape[2]), generator))
+
+    def draw(self, size: tuple[int, int], generator: torch.Generator) -> list[Change]:
+        """Draws how a picture is changed.
+
+        Args:
+            size: its height and width.
+            generator: of all that is random.
+        """
+        strength = _Strength(self.magnitude / 10, size, generator)
+        changes = []
         for _ in range(self.num_layers):
             name = self.operations[int(torch.randint(len(self.operations), (), generator=generator))]
-            image = _OPERATIONS[name](image, strength)
+            changes.append(Change(name, _OPERATIONS[name].draw(strength)))
+        return changes
+
+    def apply(self, image: Picture, changes: Iterable[Change]) -> Picture:
+        """Changes a picture as was drawn."""
+        for name, numbers in changes:
+            image = _OPERATIONS[name].apply(image, self.fill, *numbers)
         return image

@@ -13,6 +13,7 @@ from PIL import Image
 import perceiver_io
 from examples.tiny import image_classification
 from perceiver_io import ImageClassificationPerceiver
+from perceiver_io.commands.train_options import add_task_arguments
 from perceiver_io.processors import read_class_names
 from perceiver_io.training import Draw
 from perceiver_io.training.tasks.image_classification import TASK
@@ -90,7 +91,9 @@ def test_fine_tuning_for_other_classes(script: ModuleType, tmp_path: Path, folde
 
 
 def test_a_preset_has_the_papers_augmentation_and_recipe(folder: Path) -> None:
-    arguments = argparse.Namespace(preset="imagenet-conv", data=folder, output=Path("elsewhere"), workers=0)
+    parser = argparse.ArgumentParser()
+    add_task_arguments(parser, TASK)
+    arguments = parser.parse_args(["--preset", "imagenet-conv", "--data", str(folder), "--output", "elsewhere"])
     config = perceiver_io.create_config("imagenet-conv")
     material = TASK.prepare(arguments, config)
     example = material.dataset[Draw(3, 4)]

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from perceiver_io.media import load_image
+from perceiver_io.media.picture_files import Decoding
 from perceiver_io.training import Draw, DrawSampler
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile, find_labelled_files
 from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
+from perceiver_io.training.data.training_pictures import TrainingPictures
 
 
 def as_it_is(picture: Tensor, generator: torch.Generator) -> Tensor:
@@ -103,3 +105,44 @@ def test_damaged_pictures_are_left_out_counted_and_reported(damaged: Path) -> No
         UserWarning, match=r"2 of 6 examples could not be used, .*; the first: .*d\.png is not a picture"
     ):
         dataset.warn_of_unusable()
+
+
+def test_training_pictures_are_those_of_the_folder_by_default(folder: Path) -> None:
+    augmentation = TrainingAugmentation(size=(7, 8))
+    plain, cropping = (kind(files_of(folder), augmentation) for kind in (ImageFolder, TrainingPictures))
+    assert cropping.fingerprint() == plain.fingerprint()
+    for index in range(6):
+        assert torch.equal(cropping[Draw(index, index)]["image"], plain[Draw(index, index)]["image"])
+        assert cropping[Draw(index, index)]["label"] == plain[Draw(index, index)]["label"]
+
+
+def test_scaled_decoding_makes_about_the_same_pictures_and_other_data(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    smooth = torch.randint(256, (9, 12, 3), dtype=torch.uint8, generator=random)
+    Image.fromarray(smooth.numpy()).resize((480, 360)).save(tmp_path / "a.jpg", quality=95)
+    augmentation = TrainingAugmentation(size=(24, 32), rand_augment=None)
+    files = [LabelledFile(tmp_path / "a.jpg", 0)]
+    exact, scaled = (TrainingPictures(files, augmentation, Decoding(scaled=one)) for one in (False, True))
+    assert exact.fingerprint() != scaled.fingerprint()
+    faster = TrainingPictures(files, augmentation, Decoding(scaled=True, decoder="simplejpeg"))
+    assert faster.fingerprint() == scaled.fingerprint()
+    differences = []
+    for seed in range(12):
+        draw = Draw(0, seed)
+        assert torch.equal(scaled[draw]["image"], faster[draw]["image"])
+        differences.append((exact[draw]["image"] - scaled[draw]["image"]).abs().mean())
+    assert 0 < torch.stack(differences).median() < 0.15, differences
+
+
+def test_damaged_training_pictures_are_named(damaged: Path) -> None:
+    dataset = TrainingPictures(files_of(damaged), TrainingAugmentation(size=(4, 5)))
+    with pytest.raises(ValueError, match=r"ant/deep/d\.png is not a picture that Pillow can read"):
+        dataset[Draw(1, 0)]
+    (damaged / "cat/b.JPEG").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no picture at .*cat/b\.JPEG"):
+        dataset[Draw(5, 0)]
+    Image.new("RGB", (300, 1)).save(damaged / "cat/a.png")
+    with pytest.raises(ValueError, match=r"cat/a\.png: a picture of 1×300 pixels is too small to crop for 4×5"):
+        dataset[Draw(4, 0)]
+    with pytest.raises(ValueError, match="a data set needs at least one picture file"):
+        TrainingPictures([], TrainingAugmentation(size=(4, 5)))

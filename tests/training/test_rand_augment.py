@@ -4,6 +4,7 @@ Magnitude 5, the reference's, is pinned operation by operation.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -17,7 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from perceiver_io.training import rand_augment as ops
-from perceiver_io.training.rand_augment import OPERATIONS, RandAugment
+from perceiver_io.training.rand_augment import OPERATIONS, Change, RandAugment
 
 HEIGHT, WIDTH = 7, 11
 PICTURES = arrays(np.uint8, (3, HEIGHT, WIDTH))
@@ -311,20 +312,24 @@ def test_layers_follow_one_another() -> None:
     assert torch.equal(augment(noise(), torch.Generator()), 255 - noise())
 
 
-def test_every_operation_is_drawn_about_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = dict.fromkeys(OPERATIONS, 0)
-    for name in OPERATIONS:
-
-        def count(image: Tensor, strength: object, name: str = name) -> Tensor:
-            counts[name] += 1
-            return image
-
-        monkeypatch.setitem(ops._OPERATIONS, name, count)
+def test_every_operation_is_drawn_about_as_often() -> None:
     generator = torch.Generator().manual_seed(0)
-    for _ in range(400):
-        RandAugment()(noise(), generator)
-    assert sum(counts.values()) == 1600
-    assert all(60 <= number <= 140 for number in counts.values())  # 100 ± 4 deviations
+    drawn = Counter(change.name for _ in range(400) for change in RandAugment().draw((HEIGHT, WIDTH), generator))
+    assert drawn.total() == 1600
+    assert all(60 <= drawn[name] <= 140 for name in OPERATIONS)  # 100 ± 4 deviations
+
+
+def test_a_change_of_a_picture_decoded_at_half_its_size() -> None:
+    # What is told in pixels is halved: the same part of the picture is moved or hidden.
+    assert Change("translate_x", (-50.0,)).at_scale(2) == ("translate_x", (-25.0,))
+    assert Change("cutout", (31, 8, 20)).at_scale(2) == ("cutout", (15, 4, 10))
+    large = noise(30, 40).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    for name in ("translate_x", "translate_y", "cutout", "contrast"):
+        augment = RandAugment(num_layers=1, magnitude=4.0, operations=(name,))
+        (change,) = augment.draw((60, 80), torch.Generator().manual_seed(3))
+        small = augment.apply(large[:, ::2, ::2], [change.at_scale(2)])
+        same = small == augment.apply(large, [change])[:, ::2, ::2]
+        assert same.float().mean() > 0.95, name  # a square may begin at an odd pixel
 
 
 @pytest.mark.parametrize("magnitude", [0.0, 10.0])

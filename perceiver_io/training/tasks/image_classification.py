@@ -2,12 +2,15 @@
 
 import argparse
 import dataclasses
+from typing import get_args
 
+from perceiver_io.media.picture_files import Decoding, JpegDecoder, decoder_at_hand
 from perceiver_io.models import ImageClassificationConfig, PerceiverClassifierConfig
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
 from perceiver_io.training.data.class_folders import find_labelled_files
 from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
+from perceiver_io.training.data.training_pictures import TrainingPictures
 from perceiver_io.training.image_classification import ClassificationEvaluation, ClassificationObjective, Pairs
 from perceiver_io.training.recipes import Recipe
 from perceiver_io.training.tasks.task import Material, Task, check_apart
@@ -25,7 +28,9 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | P
     classes, training_files, held_out_files = find_labelled_files(arguments.data, PICTURE_SUFFIXES)
     if len(classes) < 2:
         raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")
-    pictures = SkipUnusable(ImageFolder(training_files, TrainingAugmentation(size=(height, width))))
+    decoding = Decoding(scaled=arguments.scaled_decoding, decoder=decoder_at_hand(arguments.jpeg_decoder))
+    augmentation = TrainingAugmentation(size=(height, width))
+    pictures = SkipUnusable(TrainingPictures(training_files, augmentation, decoding))
     held_out = SkipUnusable(ImageFolder(held_out_files, EvaluationCrop(size=(height, width))))
     return Material(
         config=dataclasses.replace(config, num_classes=len(classes)),
@@ -38,6 +43,23 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | P
     )
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds how pictures to train on are decoded; those that are held out always are as `load_image` does."""
+    group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--jpeg-decoder",
+        choices=get_args(JpegDecoder),
+        default="pillow",
+        help="simplejpeg is faster and gives the same pixels; it comes with the extra fast-jpeg (default: %(default)s)",
+    )
+    group.add_argument(
+        "--scaled-decoding",
+        action="store_true",
+        help="decode large JPEGs at 1/2, 1/4 or 1/8 where the crop stays as large as the model's input: faster, and "
+        "slightly other pixels than the paper's",
+    )
+
+
 TASK = Task(
     name="image_classification",
     description="Trains a model that names what is in a picture.",
@@ -47,4 +69,5 @@ TASK = Task(
     data="pictures named train/CLASS/PICTURE and val/CLASS/PICTURE, or CLASS/PICTURE, of which every tenth is then "
     "held out",
     prepare=prepare,
+    add_arguments=add_arguments,
 )

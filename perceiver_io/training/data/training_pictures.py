@@ -1,0 +1,73 @@
+"""Pictures to train on: of each, what the drawn window shows is decoded, and augmented here or left to the device."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from perceiver_io.media.picture_files import Decoding, PictureFile
+from perceiver_io.training.augmentation import TrainingAugmentation
+from perceiver_io.training.data.class_folders import LabelledFile
+from perceiver_io.training.data.tar_files import LabelledMember, TarMember
+from perceiver_io.training.fingerprints import described, files_digest
+from perceiver_io.training.sampling import Draw
+from perceiver_io.training.trainer import Batch
+
+
+class TrainingPictures:
+    """Maps draws to "image" and "label", from picture files; see `ImageFolder`, whose examples are these by default.
+
+    Args:
+        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives.
+        augmentation: of the pictures.
+        decoding: of JPEGs; one that is scaled makes other pictures, and so another fingerprint.
+
+    Raises:
+        ValueError: if there are no files.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[LabelledFile | LabelledMember],
+        augmentation: TrainingAugmentation,
+        decoding: Decoding | None = None,
+    ) -> None:
+        if not files:
+            raise ValueError("a data set needs at least one picture file")
+        self.files: list[LabelledFile | LabelledMember] = list(files)
+        self.augmentation = augmentation
+        self.decoding = decoding or Decoding()
+
+    def fingerprint(self) -> str:
+        """Tells these pictures from others: by a digest of their names, content and labels, and their preparation."""
+        scaled = " decoded at the size needed" if self.decoding.scaled else ""
+        return f"{files_digest(part for file in self.files for part in file)} {described(self.augmentation)}{scaled}"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        """Reads and augments a picture.
+
+        Raises:
+            FileNotFoundError: if it is no longer there.
+            ValueError: if it is damaged, or too small to crop.
+        """
+        path, label = self.files[draw.index]
+        file = PictureFile(_content(path), str(path), self.decoding)
+        generator = torch.Generator().manual_seed(draw.seed)
+        try:
+            drawn = self.augmentation.draw(file.height, file.width, generator)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        pixels, scale = file.part(drawn.window, self.augmentation.size)
+        image = self.augmentation.apply(torch.from_numpy(pixels).permute(2, 0, 1), drawn.at_scale(scale))
+        return {"image": image, "label": torch.tensor(label)}
+
+
+def _content(path: Path | TarMember) -> bytes:
+    if isinstance(path, TarMember):
+        return path.read()
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}")
+    return path.read_bytes()
