@@ -11,7 +11,7 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `generation`: a step of a Perceiver AR in one run;
 * `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
 * `choice`: which way attention is computed;
-* `graphs`: CUDA graphs, a callable beside the model;
+* `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
 """
 
@@ -28,7 +28,7 @@ from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerate_decoding
 from perceiver_io.fast.generation import FastPerceiverAR
-from perceiver_io.fast.graphs import with_graphs
+from perceiver_io.fast.graphs import Recordings, give_recordings, recordings_of, with_graphs
 from perceiver_io.perceiver import PerceiverIO
 
 __all__ = ["accelerate", "plain", "undo_accelerate", "with_graphs"]
@@ -44,10 +44,13 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
 _PLAIN = {fast: plain for plain, fast in _FAST.items()}
 
 
-def accelerate(model: Model, *, dtype: torch.dtype | None = None, compile_blocks: bool = False) -> Model:
+def accelerate(
+    model: Model, *, dtype: torch.dtype | None = None, compile_blocks: bool = False, max_graphs: int = 8
+) -> Model:
     """Makes a model's inference faster, in place, and returns it. `create_model` and `load_model` do so.
 
     The model computes the same function, to rounding. `undo_accelerate` takes all back, but for the weights' precision.
+    On a GPU, its calls in evaluation mode and without gradients are CUDA graphs (`graphs`).
 
     Args:
         model: a `PerceiverIO`, any module with this library's blocks in it, or one of these. Modules of subclasses with
@@ -57,9 +60,12 @@ def accelerate(model: Model, *, dtype: torch.dtype | None = None, compile_blocks
         compile_blocks: whether `torch.compile` makes one program of the latents' self-attention, which all its layers
             share. The first call of each shape takes a minute; on GPUs norms, activations and residuals are then part
             of their neighbours.
+        max_graphs: number of shapes of inputs (and of other arguments) that are recorded, each by the first call with
+            it, which takes as long as four. They keep the memory of a call's intermediate values, until the model is
+            called in training mode. 0 turns graphs off.
 
     Raises:
-        ValueError: for a dtype that is not a floating one.
+        ValueError: for a dtype that is not a floating one, or a negative number.
     """
     if dtype is not None:
         if not dtype.is_floating_point:
@@ -67,6 +73,7 @@ def accelerate(model: Model, *, dtype: torch.dtype | None = None, compile_blocks
         model.to(dtype)
     for module in model.modules():
         _accelerate_one(module)
+        give_recordings(module, Recordings(max_graphs) if max_graphs else None)
         if compile_blocks and isinstance(module, SelfAttention):
             module.compile()
     return model
@@ -75,6 +82,7 @@ def accelerate(model: Model, *, dtype: torch.dtype | None = None, compile_blocks
 def undo_accelerate(model: Model) -> Model:
     """Makes a model plain again, in place, and returns it."""
     for module in model.modules():
+        give_recordings(module, None)
         _give_class(module, plain_class(module))
         if isinstance(module, SelfAttention):
             vars(module).pop("_compiled_call_impl", None)
@@ -94,12 +102,15 @@ def plain(model: Model) -> Iterator[Model]:
     The model is one for all threads: others that use it meanwhile get the same results, more slowly. Blocks that
     overlap in several threads are no error, but the first to end makes the model fast again for all.
     """
-    accelerated = [module for module in model.modules() if plain_class(module) is not type(module)]
+    accelerated = [
+        (module, recordings_of(module)) for module in model.modules() if plain_class(module) is not type(module)
+    ]
     try:
         yield undo_accelerate(model)
     finally:
-        for module in accelerated:
+        for module, recordings in accelerated:
             _accelerate_one(module)
+            give_recordings(module, recordings)
 
 
 def _accelerate_one(module: nn.Module) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from perceiver_io.decoder import PerceiverDecoder
 from perceiver_io.fast.cross_attention import FastCrossAttention, associates, look_up, looks_up_cheaply, pad
 from perceiver_io.fast.gate import are_alike, is_plain_inference, is_untouched, rely_on, trust
+from perceiver_io.fast.graphs import GraphedCall
 from perceiver_io.fast.linear import AffineMap
 from perceiver_io.multimodal import ChannelPadding, MultimodalPostprocessor, MultimodalQuery
 from perceiver_io.perceiver import Encoding, PerceiverIO, Progress
@@ -36,7 +37,7 @@ from perceiver_io.preprocessors import InputTokens
 Readouts = Mapping[str | None, AffineMap | None]
 
 
-class FastDecoding(PerceiverIO):
+class FastDecoding(GraphedCall, PerceiverIO):
     """`PerceiverIO` whose decoder does what the postprocessor begins with; see `accelerate_decoding`."""
 
     def __init_subclass__(cls, **options: Any) -> None:

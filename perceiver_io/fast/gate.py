@@ -68,17 +68,22 @@ def is_plain_inference(*tensors: Tensor) -> bool:
     """Whether a call with these tensors is nothing but the computation of values."""
     first = tensors[0]
     return (
-        not (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-            or torch._C._are_functorch_transforms_active()
-            or forward_ad._current_level >= 0
-            or _is_observed()
-        )
+        computes_values_only()
         and are_alike(*tensors)
         and (first.is_meta or not torch.is_autocast_enabled(first.device.type))
         and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+    )
+
+
+def computes_values_only() -> bool:
+    """Whether nothing differentiates, compiles, traces, maps over, observes or replaces what is computed now."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or _is_observed()
     )
 
 

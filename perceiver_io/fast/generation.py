@@ -19,6 +19,7 @@ from perceiver_io.attention import MLP, Activation, Attention, CrossAttention, R
 from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.model import OwnNormCrossAttention, PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
+from perceiver_io.fast.graphs import GraphedCall
 
 trust(SelfAttention, OwnNormCrossAttention)
 
@@ -31,7 +32,7 @@ _FUSED: dict[Activation, tuple[str, str, bool]] = {
 }
 
 
-class FastPerceiverAR(PerceiverAR):
+class FastPerceiverAR(GraphedCall, PerceiverAR):
     """`PerceiverAR` whose steps of one token go through the layers in one run."""
 
     def _attend(

@@ -1,33 +1,42 @@
 """CUDA graphs: a model's whole call recorded once per shape of its inputs, and replayed without its Python.
 
-At small batches a GPU waits for Python to launch the next kernel; a replay launches all of them at once. `with_graphs`
-gives a callable that stands beside the model, which stays what it is:
+At small batches a GPU waits for Python to launch the next kernel; a replay launches all of them at once. Models that
+`accelerate` was called for do so by themselves (`GraphedCall`); `with_graphs` gives a callable that stands beside any
+model, which stays what it is:
 
     run = with_graphs(model)
     logits = run(tokens, mask)  # the first call of a shape records it
 
 A recording reads weights where they lay. It sees what is written into them, and is made anew once one lies elsewhere or
 is of another precision, or a module is another one or has hooks. Calls that a recording cannot stand for run eagerly:
-with gradients, in training mode, while something compiles, inputs on other devices, shapes beyond the number kept.
-Recordings share their memory, and so take turns, also those of several threads and streams; results are copies of their
-own. Nothing is looked at that the device would have to be waited for.
+with gradients, in training mode, while something compiles, maps or looks on, inputs on other devices or that are no
+tensors or plain constants, shapes beyond the number kept, models that look at values. Recordings share their memory,
+and so take turns, also those of several threads and streams; results are copies of their own. Nothing is looked at that
+the device would have to be waited for.
 """
 
 import operator
 import threading
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from perceiver_io.fast.gate import is_watched
+from perceiver_io.fast.gate import computes_values_only, is_watched
+from perceiver_io.fast.waiting import NothingWaits
 
 Result = TypeVar("Result")
 # Runs before one is recorded: libraries choose kernels and make their workspaces in the first.
 _WARM_UPS = 2
+# Arguments, besides tensors, that a recording may be kept for, and parts of results.
+_CONSTANTS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
+# PyTorch's allocator takes one recording at a time, of all threads and models.
+_ONE_AT_A_TIME = threading.RLock()
+_here = threading.local()  # whether a call is being recorded in this thread
 
 
 @runtime_checkable
@@ -35,7 +44,7 @@ class Recorder(Protocol):
     """Records runs on a device and replays them, in order."""
 
     def serves(self, device: torch.device) -> bool:
-        """Whether runs there can be recorded."""
+        """Whether runs there can be recorded now."""
 
     def on(self, device: torch.device) -> AbstractContextManager[Any]:
         """Makes a device the current one, for the methods below and for replays."""
@@ -49,17 +58,22 @@ class Recorder(Protocol):
     def mark_last(self) -> None:
         """Marks that the current stream is done with what a replay overwrites."""
 
+    def finish(self) -> None:
+        """Waits here for the last replay's `mark_last`."""
+
 
 class CudaRecorder:
     """Records CUDA graphs that share a pool of memory."""
 
     def __init__(self) -> None:
-        self._pool: Any = None
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+        # One stream records: memory of a pool is shared within a stream, and libraries keep workspaces for each.
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._last: torch.cuda.Event | None = None
 
     def serves(self, device: torch.device) -> bool:
-        """Whether it is a CUDA device."""
-        return device.type == "cuda"
+        """Whether it is a CUDA device, and nobody else is recording."""
+        return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
     def on(self, device: torch.device) -> AbstractContextManager[Any]:
         """Makes a device the current one."""
@@ -67,17 +81,22 @@ class CudaRecorder:
 
     def record(self, run: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         """Records on a stream of its own, so that other threads go on."""
-        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+        current = torch.cuda.current_stream()
+        stream = self._streams.setdefault(current.device, torch.cuda.Stream())
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
                 run()
         current.wait_stream(stream)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+        # A pool lives as long as one of its graphs; the name of one that is gone must not be used again.
+        pool = next((one.pool() for one in self._graphs), None)
+        with (
+            torch.cuda.stream(current),  # which a recording that fails does not go back to
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             result = run()
+        self._graphs.add(graph)
         return graph.replay, result
 
     def wait_for_last(self) -> None:
@@ -90,11 +109,162 @@ class CudaRecorder:
         self._last = torch.cuda.Event()
         self._last.record()
 
+    def finish(self) -> None:
+        """Waits for the event."""
+        if self._last is not None:
+            self._last.synchronize()
+
 
 class _Recording(NamedTuple):
     inputs: list[Tensor]
     replay: Callable[[], None]
     result: Any
+
+
+class Recordings:
+    """What was recorded of one model, which is given to each call, so that nothing here keeps it alive.
+
+    A copy of it, or one that was pickled, is empty.
+
+    Args:
+        max_shapes: see `with_graphs`.
+        recorder: likewise.
+    """
+
+    def __init__(self, max_shapes: int, recorder: Recorder | None = None) -> None:
+        if max_shapes < 0:
+            raise ValueError(f"max_shapes ({max_shapes}) must be at least 0; 0 turns graphs off")
+        self.max_shapes = max_shapes
+        self._recorder: Recorder = CudaRecorder() if recorder is None else recorder
+        self._lock = threading.Lock()
+        self._recordings: dict[Hashable, _Recording | None] = {}  # None: cannot be recorded
+        self._parts: list[nn.Module] = []  # of the model, without itself
+        self._state: list[Any] = []
+        self._addresses: list[int] = []
+
+    def __reduce__(self) -> Any:
+        """Keeps recordings out of copies."""
+        return type(self), (self.max_shapes,)
+
+    def __len__(self) -> int:
+        """How many shapes are kept."""
+        return sum(recording is not None for recording in self._recordings.values())
+
+    def call(
+        self, model: nn.Module, run: Callable[..., Result], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Result:
+        """Runs by a recording, or else as it is.
+
+        Args:
+            model: all of whose modules, and no other weights, `run` calls.
+            run: on these arguments.
+        """
+        if model.training and self._recordings:  # their memory is needed
+            self.forget()
+        leaves, structure = tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        device = self._device_of(model, tensors)
+        key = None if device is None else _key(leaves, structure, device.type)
+        if device is None or key is None:
+            return run(*args, **kwargs)
+        with self._lock, self._recorder.on(device):
+            if self._is_unwatched(model, device):
+                self._recorder.wait_for_last()
+                if key not in self._recordings and len(self._recordings) < self.max_shapes:
+                    self._recordings[key] = self._record(run, leaves, structure, device)
+                recording = self._recordings.get(key)
+                if recording is not None:
+                    for kept, given in zip(recording.inputs, tensors, strict=True):
+                        kept.copy_(given, non_blocking=True)
+                    recording.replay()
+                    result: Result = tree_map_only(Tensor, torch.clone, recording.result)
+                    self._recorder.mark_last()
+                    return result
+        return run(*args, **kwargs)
+
+    def forget(self) -> None:
+        """Drops all recordings, and their memory with them."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._recordings:
+            self._recorder.finish()  # a replay may still read what goes with them
+            self._recordings.clear()
+
+    def _device_of(self, model: nn.Module, tensors: list[Tensor]) -> torch.device | None:
+        """Where a call with these inputs can be recorded; None for nowhere."""
+        if not (self.max_shapes and tensors) or model.training or getattr(_here, "records", False):
+            return None
+        device = tensors[0].device
+        if not computes_values_only() or not self._recorder.serves(device):
+            return None
+        return device if all(type(x) in (Tensor, nn.Parameter) and x.device == device for x in tensors) else None
+
+    def _is_unwatched(self, model: nn.Module, device: torch.device) -> bool:
+        """Whether nothing acts on the call but the modules; drops recordings of others, or of other weights, before."""
+        contents = self._contents(model)
+        if len(contents) != len(self._state) or not all(map(operator.is_, contents, self._state)):
+            self._parts = list(model.modules())[1:]
+            self._state = self._contents(model)
+            self._addresses = []
+        weights = [x for x in self._state if isinstance(x, Tensor)]
+        addresses = [x.data_ptr() for x in weights]
+        if addresses != self._addresses:
+            self._drop()
+            self._addresses = addresses
+        return (
+            all(x.device == device for x in weights)
+            and not any(module.training for module in self._parts)
+            and not is_watched(model, *self._parts)
+        )
+
+    def _contents(self, model: nn.Module) -> list[Any]:
+        """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
+        modules = (model, *self._parts)
+        kinds: list[Any] = [type(module) for module in modules]
+        for module in modules:
+            kinds += (*module._parameters.values(), *module._buffers.values(), *module._modules.values())
+        return kinds
+
+    def _record(
+        self, run: Callable[..., Any], leaves: list[Any], structure: TreeSpec, device: torch.device
+    ) -> _Recording | None:
+        kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(kept, structure)
+        with _recording(device), suppress(RuntimeError):  # the first run that does not fail elsewhere is the caller's
+            with NothingWaits():  # a recording that fails leaves PyTorch's random numbers unusable
+                result = run(*args, **kwargs)
+            if not all(isinstance(leaf, (Tensor, *_CONSTANTS)) for leaf in tree_leaves(result)):
+                return None
+            del result
+            replay, result = self._recorder.record(lambda: run(*args, **kwargs))
+            return _Recording([leaf for leaf in kept if isinstance(leaf, Tensor)], replay, result)
+        return None
+
+
+class GraphedCall(nn.Module):
+    """Base of modules whose calls go through the recordings that they have, if any."""
+
+    def _compiled_call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the module; PyTorch looks for it here when one is called, before hooks."""
+        recordings = recordings_of(self)
+        if recordings is None or torch.compiler.is_compiling():
+            return self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return recordings.call(self, self._call_impl, args, kwargs)
+
+
+def recordings_of(module: nn.Module) -> Recordings | None:
+    """The recordings that a module's calls go through."""
+    found: Recordings | None = vars(module).get("_recordings")
+    return found
+
+
+def give_recordings(module: nn.Module, recordings: Recordings | None) -> None:
+    """Has a module's calls go through recordings, or none; for a module that is a `GraphedCall`."""
+    vars(module).pop("_recordings", None)
+    if recordings is not None and isinstance(module, GraphedCall):
+        vars(module)["_recordings"] = recordings
 
 
 class WithGraphs(Generic[Result]):
@@ -104,89 +274,24 @@ class WithGraphs(Generic[Result]):
         model: the model, as it is.
     """
 
-    def __init__(self, model: Callable[..., Result], max_shapes: int, recorder: Recorder) -> None:
+    def __init__(self, model: Callable[..., Result], recordings: Recordings) -> None:
         self.model = model
-        self._max_shapes = max_shapes
-        self._recorder = recorder
-        self._lock = threading.Lock()
-        self._recordings: dict[Hashable, _Recording | None] = {}  # None: cannot be recorded
-        self._modules: list[nn.Module] = []
-        self._state: list[Any] = []
-        self._addresses: list[int] = []
+        self._recordings = recordings
 
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
         """Calls the model."""
-        leaves, structure = tree_flatten((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        device, key = self._device_of(tensors), _key(leaves, structure)
-        if device is None or key is None:
+        if torch.compiler.is_compiling() or not isinstance(self.model, nn.Module):
             return self.model(*args, **kwargs)
-        with self._lock, self._recorder.on(device):
-            if not self._is_unwatched():
-                return self.model(*args, **kwargs)
-            if key not in self._recordings and len(self._recordings) < self._max_shapes:
-                self._recordings[key] = self._record(leaves, structure)
-            recording = self._recordings.get(key)
-            if recording is not None:
-                self._recorder.wait_for_last()
-                for kept, given in zip(recording.inputs, tensors, strict=True):
-                    kept.copy_(given, non_blocking=True)
-                recording.replay()
-                result: Result = tree_map_only(Tensor, torch.clone, recording.result)
-                self._recorder.mark_last()
-                return result
-        return self.model(*args, **kwargs)
+        return self._recordings.call(self.model, self.model, args, kwargs)
 
     def forget(self) -> None:
         """Drops all recordings, and their memory with them."""
-        with self._lock:
-            self._recordings.clear()
+        self._recordings.forget()
 
     @property
     def num_recordings(self) -> int:
         """How many shapes are kept."""
-        return sum(recording is not None for recording in self._recordings.values())
-
-    def _device_of(self, tensors: list[Tensor]) -> torch.device | None:
-        """Where a call with these inputs can be recorded; None for nowhere."""
-        model = self.model
-        if not self._max_shapes or not isinstance(model, nn.Module) or model.training:
-            return None
-        first = next(model.parameters(), None)
-        if first is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return None
-        is_there = all(type(x) in (Tensor, nn.Parameter) and x.device == first.device for x in tensors)
-        return first.device if is_there and self._recorder.serves(first.device) else None
-
-    def _is_unwatched(self) -> bool:
-        """Whether nothing acts on the call but the modules; drops recordings of others, or of other weights, before."""
-        model = self.model
-        assert isinstance(model, nn.Module)
-        contents = self._contents()
-        if not contents or len(contents) != len(self._state) or not all(map(operator.is_, contents, self._state)):
-            self._modules = list(model.modules())
-            self._state = self._contents()
-            self._addresses = []
-        addresses = [x.data_ptr() for x in self._state if isinstance(x, Tensor)]
-        if addresses != self._addresses:
-            self._recordings.clear()
-            self._addresses = addresses
-        return not is_watched(*self._modules)
-
-    def _contents(self) -> list[Any]:
-        """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
-        kinds: list[Any] = [type(module) for module in self._modules]
-        for module in self._modules:
-            kinds += (*module._parameters.values(), *module._buffers.values(), *module._modules.values())
-        return kinds
-
-    def _record(self, leaves: list[Any], structure: TreeSpec) -> _Recording | None:
-        kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = tree_unflatten(kept, structure)
-        with suppress(RuntimeError):  # an operation that waits for the device, mostly
-            replay, result = self._recorder.record(lambda: self.model(*args, **kwargs))
-            return _Recording([leaf for leaf in kept if isinstance(leaf, Tensor)], replay, result)
-        return None
+        return len(self._recordings)
 
 
 def with_graphs(
@@ -203,25 +308,48 @@ def with_graphs(
     Raises:
         ValueError: for a negative number.
     """
-    if max_shapes < 0:
-        raise ValueError(f"max_shapes ({max_shapes}) must be at least 0; 0 turns graphs off")
-    return WithGraphs(model, max_shapes, CudaRecorder() if recorder is None else recorder)
+    return WithGraphs(model, Recordings(max_shapes, recorder))
 
 
-def _key(leaves: list[Any], structure: TreeSpec) -> Hashable | None:
+@contextmanager
+def _recording(device: torch.device) -> Iterator[None]:
+    """Within the block, one call is recorded: no other, and none of a part of the model.
+
+    Autocasting keeps no cast weights, as it does otherwise until its block ends: recordings outlive these.
+    """
+    kind = device.type
+    casts = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False)
+    with _ONE_AT_A_TIME, casts:
+        _here.records = True
+        try:
+            yield
+        finally:
+            _here.records = False
+
+
+def _key(leaves: list[Any], structure: TreeSpec, kind: str) -> Hashable | None:
     """What a recording depends on besides the model; None where that cannot be told."""
-    described = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves]
-    key = (
+    described: list[Any] = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            described.append((leaf.shape, leaf.dtype))
+        elif type(leaf) in _CONSTANTS:
+            described.append((type(leaf), leaf))
+        else:
+            return None
+    return (
         tuple(described),
         str(structure),
         torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
+        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+        _precision_of_products(),
         torch.are_deterministic_algorithms_enabled(),
     )
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
+
+
+def _precision_of_products() -> Hashable:
+    """How exact float32 products are; whichever of PyTorch's two sets of switches was used, which do not mix."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):  # PyTorch 2.9 and later
+        return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
+    return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32

@@ -10,8 +10,8 @@ from perceiver_io.fast import plain_class
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.presets import model_from_config
 
-# Settings of modules that a saved model does not keep; `nn.Module.compile` sets the last.
-_PASSING = {"training", "gradient_checkpointing", "_compiled_call_impl"}
+# Settings of modules that a saved model does not keep; `nn.Module.compile` and `accelerate` set the last two.
+_PASSING = {"training", "gradient_checkpointing", "_compiled_call_impl", "_recordings"}
 _OF_ANY_MODULE = vars(nn.Module()).keys()
 _HOOKS = {
     "_forward_pre_hooks": "before its forward",
