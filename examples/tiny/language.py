@@ -33,8 +33,8 @@ def prepare(arguments: argparse.Namespace, config: LanguageConfig) -> Material:
     """Maps `--data`, or Python's prose, to what the small model learns from."""
     if arguments.data is None:
         prose = python_prose()
-        learned, held_out = ([document.encode() for document in part] for part in prose)
-        description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are held out"
+        learned, held_out = ([document.encode() for document in part] for part in (prose.training, prose.validation))
+        description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are for validation"
     else:
         learned, held_out = split_documents(read_documents(arguments.data))
         description = f"{arguments.data}; the last twentieth is held out"

@@ -37,15 +37,26 @@ _MAX_KNOWN_SHARE = 0.5
 
 
 class Prose(NamedTuple):
-    """Documents, each a paragraph a line, to learn from and to be evaluated on.
+    """Documents, each a paragraph a line, to learn from, to choose by, and to be evaluated on.
 
     Attributes:
         training: documents to learn from.
-        held_out: other documents, without the paragraphs that occur, or nearly so, in the training text.
+        held_out: other documents, without the paragraphs that occur, or nearly so, in the training text; every second
+            of them is for choosing (`validation`), and figures are of the rest (`test`).
     """
 
     training: list[str]
     held_out: list[str]
+
+    @property
+    def validation(self) -> list[str]:
+        """Documents by which a recipe is chosen, and how long it runs."""
+        return self.held_out[1::2]
+
+    @property
+    def test(self) -> list[str]:
+        """Documents by which nothing is chosen."""
+        return self.held_out[::2]
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,6 @@ OUTPUT/worst.html. An interrupted evaluation is continued by the same command; t
 """
 
 import argparse
-import importlib
 import json
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.evaluation_page import examples_page
 from perceiver_io.commands.models import add_model_arguments, class_names, load_model
+from perceiver_io.commands.tasks import add_tasks
 from perceiver_io.evaluation.results import check_packages, identity_of, output_files, results_of, worst
 from perceiver_io.evaluation.running import example_of, measured
 from perceiver_io.evaluation.task import EvaluationTask
@@ -31,14 +31,7 @@ _SHOWN = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the tasks, each with its options."""
-    tasks = parser.add_subparsers(metavar="TASK", required=True, help="one of " + ", ".join(TASKS))
-    for name in TASKS:
-        task: EvaluationTask = importlib.import_module(f"perceiver_io.evaluation.{name}").TASK
-        one = tasks.add_parser(name, description=task.description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        add_task_arguments(one, task)
-        # These may come before the task or after it.
-        for option in ("--json", "--debug"):
-            one.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    add_tasks(parser, "perceiver_io.evaluation", TASKS, add_task_arguments)
 
 
 def add_task_arguments(parser: argparse.ArgumentParser, task: EvaluationTask) -> None:

@@ -6,7 +6,6 @@ interrupted.
 
 import argparse
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ import torch
 import perceiver_io
 from perceiver_io.atomic import check_replaceable, new_directory
 from perceiver_io.autoregressive import PerceiverAR
+from perceiver_io.commands.tasks import add_tasks
 from perceiver_io.commands.train_options import DEFAULT_CARD, add_task_arguments, micro_batch_size, recipe_of
 from perceiver_io.optional import needs_extra
 from perceiver_io.perceiver import PerceiverIO
@@ -81,14 +81,7 @@ class TaskCommand:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the tasks, each with its options."""
-    tasks = parser.add_subparsers(metavar="TASK", required=True, help="one of " + ", ".join(TASKS))
-    for name in TASKS:
-        task: Task = importlib.import_module(f"perceiver_io.training.tasks.{name}").TASK
-        one = tasks.add_parser(name, description=task.description, formatter_class=argparse.RawDescriptionHelpFormatter)
-        add_task_arguments(one, task)
-        # These may come before the task or after it.
-        for option in ("--json", "--debug"):
-            one.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    add_tasks(parser, "perceiver_io.training.tasks", TASKS, add_task_arguments)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -123,6 +116,7 @@ def describe(result: dict[str, Any]) -> str:
 
 def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
     directory = arguments.output / "model"
+    _check_start(arguments)
     _check_places(arguments, directory)
     model, material = _ready(task, arguments)
     recipe = recipe_of(task, arguments, len(material.dataset))
@@ -183,7 +177,7 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
 
 def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
     """What a run needs, as `--plan` asks for in place of the run."""
-    _check_data(arguments)
+    _check_start(arguments)
     model, material = _ready(task, arguments)
     if world().rank > 0:
         return None
@@ -244,18 +238,24 @@ def _check_places(arguments: argparse.Namespace, directory: Path) -> None:
         raise ValueError(
             f"--output {arguments.output} would replace --from {arguments.source}; choose another --output"
         )
-    _check_data(arguments)
 
 
-def _check_data(arguments: argparse.Namespace) -> None:
+def _check_start(arguments: argparse.Namespace) -> None:
+    """Checks that the options say with what to start, and what to learn from."""
+    if arguments.preset and (arguments.tiny or arguments.source):
+        other = f"--from {arguments.source}" if arguments.source else "--tiny"
+        raise ValueError(f"--preset {arguments.preset} and {other} start with different models; give one of them")
+    if not (arguments.preset or arguments.tiny or arguments.source):
+        ways = {"--preset": arguments.task.presets, "--tiny": arguments.task.tiny, "--from": True}
+        raise ValueError(f"say what to start with: {' or '.join(way for way, is_there in ways.items() if is_there)}")
     if arguments.data is None and not arguments.tiny:
         raise ValueError("only --tiny has data of its own; name what to learn from with --data PATH")
 
 
 def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO | PerceiverAR, Material]:
+    tiny = task.tiny if arguments.tiny else None
+    prepare = tiny.prepare if tiny else task.prepare
     if arguments.source is None:
-        tiny = task.tiny if arguments.tiny else None
-        prepare = tiny.prepare if tiny else task.prepare
         material = prepare(arguments, tiny.config if tiny else perceiver_io.create_config(arguments.preset))
         model = model_from_config(material.config)
         if material.initialise is not None:
@@ -268,7 +268,7 @@ def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[Perc
             f"{arguments.source} holds a {type(model).__name__}; {task.name} trains models with a "
             f"{task.config_class.__name__}"
         )
-    material = task.prepare(arguments, config)
+    material = prepare(arguments, config)
     if config != material.config:
         model = adapted(model, material.config)
     if model.config != material.config:

@@ -18,12 +18,18 @@ DEFAULT_CARD = "h100"
 def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
     """Adds the options of the training for one task."""
     parser.set_defaults(task=task, tiny=False, preset=None)
-    start = parser.add_mutually_exclusive_group(required=True)
     if task.presets:
-        start.add_argument("--preset", choices=task.presets, help="a model of the released size, by the paper's recipe")
+        parser.add_argument(
+            "--preset", choices=task.presets, help="a model of the released size, by the paper's recipe"
+        )
     if task.tiny is not None:
-        start.add_argument("--tiny", action="store_true", help="a model that two cores train in minutes")
-    start.add_argument("--from", dest="source", metavar="MODEL", help="fine-tune: a directory with a model, or a name")
+        parser.add_argument("--tiny", action="store_true", help="a model that two cores train in minutes")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="MODEL",
+        help="a directory with a model, or a name: fine-tune it" + (", or with --tiny go on with it" * bool(task.tiny)),
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -105,13 +111,13 @@ def recipe_of(task: Task, arguments: argparse.Namespace, num_examples: int) -> R
     Args:
         num_examples: to learn from, for tasks whose length is given in passes over them (`--epochs`).
     """
-    if arguments.source is not None:
-        recipe = task.fine_tuning_recipe
+    if arguments.tiny:
+        assert task.tiny is not None
+        recipe = task.tiny.recipe
     elif arguments.preset:
         recipe = (PAPER_RECIPES | AUTOREGRESSIVE_RECIPES | {"perceiver-imagenet": PERCEIVER_RECIPE})[arguments.preset]
     else:
-        assert task.tiny is not None
-        recipe = task.tiny.recipe
+        recipe = task.fine_tuning_recipe
     given: dict[str, Any] = {name: value for name, value in vars(arguments).items() if value is not None}
     fields = ("batch_size", "learning_rate", "weight_decay", "max_gradient_norm", "max_gradient_value", "optimizer")
     recipe = dataclasses.replace(recipe, **{name: given[name] for name in fields if name in given})

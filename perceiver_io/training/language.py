@@ -106,12 +106,14 @@ class MaskedLanguageEvaluation:
         most_frequent: id of the byte to compare with: see `most_frequent_byte`.
         batch_size: windows at a time.
         num_workers: processes that prepare them.
+        seed: tells one draw of what is hidden from another.
     """
 
     dataset: Dataset
     most_frequent: int
     batch_size: int = 64
     num_workers: int = 0
+    seed: int | None = None
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
@@ -120,8 +122,9 @@ class MaskedLanguageEvaluation:
         They are "accuracy", "baseline_accuracy", that of always answering `most_frequent`, and "loss".
         """
         device = next(model.parameters()).device
+        seed = () if self.seed is None else (self.seed,)
         batches = held_out_batches(
-            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
+            self.dataset, *seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
         )
         right, right_by_frequency, number, loss = 0, 0, 0, 0.0
         for batch in batches:

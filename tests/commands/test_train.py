@@ -161,7 +161,9 @@ def test_nothing_else_in_the_models_directory_is_lost(tmp_path: Path, capsys: py
 
 
 def test_a_beginning_has_to_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "one of the arguments --preset --tiny --from is required" in failing_run(tmp_path, capsys)
+    assert "say what to start with: --preset or --tiny or --from" in failing_run(tmp_path, capsys)
+    both = failing_run(tmp_path, capsys, "--preset", "imagenet-fourier", "--from", "mine", *DATA)
+    assert "--preset imagenet-fourier and --from mine start with different models; give one of them" in both
 
 
 def test_a_signal_ends_with_the_way_on_and_code_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import perceiver_io
+from benchmarks import masked_words
 from examples.tiny import language
 from examples.tiny.python_prose import Prose
 from perceiver_io import LanguagePerceiver
@@ -37,17 +38,47 @@ def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
 
 
 def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prose = Prose([TEXT, TEXT[::-1]], [TEXT.upper()])
+    prose = Prose([TEXT, TEXT[::-1]], [TEXT, TEXT.upper()])
     monkeypatch.setattr("tiny.language.python_prose", lambda: prose)
     model, notes = run(script, tmp_path / "run", "--tiny")
     assert model.config == language.CONFIG
     assert notes["data"] == (
-        f"prose that ships with Python, SHA-256 {prose.digest}; other documents are held out (18,002 and 9,000 bytes)"
+        f"prose that ships with Python, SHA-256 {prose.digest}; other documents are for validation "
+        "(18,002 and 9,000 bytes)"
     )
     assert notes["results"].keys() == {"accuracy", "baseline_accuracy", "loss"}
     # It began with positions as waves.
     squares = model.output_query.position_encoding.embeddings[:, :2].square().sum(1)
     torch.testing.assert_close(squares, torch.ones(128), atol=0.1, rtol=0)
+
+
+def test_going_on_with_a_tiny_model(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiny.language.python_prose", lambda: Prose([TEXT], [TEXT, TEXT.upper()]))
+    before, _ = run(script, tmp_path / "first", "--tiny")
+    rate = ["--learning-rate", "1e-9", "--weight-decay", "0"]
+    after, notes = run(script, tmp_path / "second", "--tiny", "--from", str(tmp_path / "first" / "model"), *rate)
+    assert notes["recipe"]["optimizer"] == "muon"
+    for name, tensor in after.state_dict().items():
+        torch.testing.assert_close(tensor, before.state_dict()[name], atol=1e-6, rtol=0)
+
+
+def test_figures_over_several_draws_of_what_is_hidden(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tiny.python_prose.python_prose", lambda: Prose([TEXT], [TEXT.upper(), TEXT.lower()]))
+    config = {**SMALL["language"], "vocab_size": 262}
+    perceiver_io.save_model(perceiver_io.create_model("language", **config), tmp_path / "small")
+    found = []
+    for options in (["--draws", "3"], ["--draws", "3"], ["--draws", "2"], ["--validation"]):
+        masked_words.main(["--checkpoint", str(tmp_path / "small"), *options])
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1] != found[2]
+    assert found[0]["standard deviation"]["loss"] > 0
+    assert found[3]["draws"] == 8
+    assert found[3]["mean"] != found[0]["mean"]
+    with pytest.raises(SystemExit):
+        masked_words.main(["--draws", "1"])
+    assert "--draws (1) must be at least 2" in capsys.readouterr().err
 
 
 def test_a_file(script: ModuleType, tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def test_what_is_held_out_occurs_nowhere_else(prose: Prose) -> None:
     assert not any("same" in document or "every one" in document for document in prose.held_out)
 
 
+def test_what_is_held_out_is_for_choosing_or_for_figures(prose: Prose) -> None:
+    assert sorted(prose.validation + prose.test) == sorted(prose.held_out)
+    assert prose.validation
+    assert not set(prose.validation) & set(prose.test)
+
+
 def test_the_corpus_is_the_same_every_time(prose: Prose) -> None:
     assert python_prose.python_prose(held_out_percent=40) == prose
 
