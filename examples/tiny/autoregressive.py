@@ -5,7 +5,7 @@ import dataclasses
 
 from perceiver_io import PerceiverARConfig
 from perceiver_io.training import Recipe
-from perceiver_io.training.data.text import read_documents, split_documents
+from perceiver_io.training.data.corpora import Corpus, describe_corpora, read_corpora
 from perceiver_io.training.tasks import Material, TinyRun, autoregressive
 
 from .python_prose import python_prose
@@ -30,11 +30,12 @@ def prepare(arguments: argparse.Namespace, config: PerceiverARConfig) -> Materia
     if arguments.data is None:
         prose = python_prose()
         learned, held_out = ([document.encode() for document in part] for part in prose)
+        corpora = [Corpus(name="prose", learned=learned, held_out=held_out)]
         description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are held out"
     else:
-        learned, held_out = split_documents(read_documents(arguments.data))
-        description = f"{arguments.data}; the last twentieth is held out"
-    return autoregressive.material(config, learned, held_out, description)
+        corpora = read_corpora(arguments.data, arguments.text_column, rows_apart=True)
+        description = describe_corpora(arguments.data)
+    return autoregressive.material(config, corpora, description)
 
 
 TASK = dataclasses.replace(

@@ -5,7 +5,7 @@ import dataclasses
 
 from perceiver_io import LanguageConfig
 from perceiver_io.training import Recipe
-from perceiver_io.training.data.text import read_documents, split_documents
+from perceiver_io.training.data.corpora import Corpus, describe_corpora, read_corpora
 from perceiver_io.training.tasks import Material, TinyRun, language
 
 from .local_language_start import start_like_a_convolution
@@ -34,11 +34,12 @@ def prepare(arguments: argparse.Namespace, config: LanguageConfig) -> Material:
     if arguments.data is None:
         prose = python_prose()
         learned, held_out = ([document.encode() for document in part] for part in (prose.training, prose.validation))
+        corpora = [Corpus(name="prose", learned=learned, held_out=held_out)]
         description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are for validation"
     else:
-        learned, held_out = split_documents(read_documents(arguments.data))
-        description = f"{arguments.data}; the last twentieth is held out"
-    material = language.material(config, learned, held_out, description, arguments.workers, masked=MASKED)
+        corpora = read_corpora(arguments.data, arguments.text_column)
+        description = describe_corpora(arguments.data)
+    material = language.material(config, corpora, description, arguments.workers, masked=MASKED)
     return dataclasses.replace(material, initialise=start_like_a_convolution)
 
 

@@ -220,7 +220,8 @@ def _known_card(arguments: argparse.Namespace, device: torch.device) -> Card | N
 def _ready(task: Task, arguments: argparse.Namespace) -> tuple[PerceiverIO | PerceiverAR, Material]:
     """The model and what it learns from, as the options say."""
     torch.manual_seed(arguments.seed)
-    with _notice_if_long(f"reading {arguments.data or 'what is learned from'} …"):
+    data = " ".join(arguments.data) if isinstance(arguments.data, list) else arguments.data
+    with _notice_if_long(f"reading {data or 'what is learned from'} …"):
         model, material = _model_and_material(task, arguments)
     checkpointed = model if isinstance(model, PerceiverAR) else model.encoder
     checkpointed.gradient_checkpointing = arguments.gradient_checkpointing

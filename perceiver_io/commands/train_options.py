@@ -30,10 +30,10 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         metavar="MODEL",
         help="a directory with a model, or a name: fine-tune it" + (", or with --tiny go on with it" * bool(task.tiny)),
     )
+    places: dict[str, Any] = {"nargs": "+", "metavar": "TEXTS"} if task.texts else {"type": Path, "metavar": "PATH"}
     parser.add_argument(
         "--data",
-        type=Path,
-        metavar="PATH",
+        **places,
         required=task.tiny is None,
         help=task.data + (f". Without it, --tiny takes {task.tiny.data}" if task.tiny else ""),
     )

@@ -17,6 +17,7 @@ from perceiver_io.models import LanguagePerceiver
 from perceiver_io.outputs import check_finite
 from perceiver_io.processors import BytesTokenizer, TextProcessor
 from perceiver_io.training.data.text import TextWindows, read_documents
+from perceiver_io.training.data.text_rows import TEXT_COLUMN
 from perceiver_io.training.language import MaskedWords, hidden
 from perceiver_io.training.trainer import Batch
 
@@ -98,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.15,
         help="share of the words that are hidden (default: the paper's %(default)s)",
     )
+    parser.add_argument("--text-column", default=TEXT_COLUMN, metavar="NAME", help="of tables (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the words that are drawn (default: %(default)s)")
 
 
@@ -105,9 +107,8 @@ def prepare(arguments: argparse.Namespace, model: LanguagePerceiver, _: Sequence
     """Maps `--data` to the protocol for a model."""
     if not 0 < arguments.masked <= 1:
         raise ValueError(f"--masked ({arguments.masked}) must be above 0 and at most 1")
-    windows = TextWindows(
-        read_documents(arguments.data), TextProcessor.for_model(model).max_length, random_positions=False
-    )
+    documents = read_documents(arguments.data, arguments.text_column)
+    windows = TextWindows(documents, TextProcessor.for_model(model).max_length, random_positions=False)
     number = len(windows) * windows.length
     description = f"the first {number:,} of {windows.num_bytes:,} bytes of {arguments.data}"
     return TextProtocol(windows, arguments.masked, arguments.seed, description)

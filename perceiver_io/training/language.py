@@ -120,6 +120,9 @@ class MaskedLanguageEvaluation:
         """Returns shares of all masked bytes, and the mean cross-entropy at them in nats.
 
         They are "accuracy", "baseline_accuracy", that of always answering `most_frequent`, and "loss".
+
+        Raises:
+            ValueError: if the text is so short that none of its words is masked.
         """
         device = next(model.parameters()).device
         seed = () if self.seed is None else (self.seed,)
@@ -134,6 +137,8 @@ class MaskedLanguageEvaluation:
             right_by_frequency += int((targets == self.most_frequent).sum())
             number += len(targets)
             loss += float(F.cross_entropy(logits, targets, reduction="sum"))
+        if not number:
+            raise ValueError(f"no word of the {len(self.dataset)} held-out windows was hidden; give more text")
         return {
             "accuracy": right / number,
             "baseline_accuracy": right_by_frequency / number,

@@ -18,11 +18,13 @@ class Draw:
         index: of the example, from 0.
         seed: for `torch.Generator().manual_seed`; differs from epoch to epoch.
         step: of the run, from 0, for data that grow harder; None outside a run.
+        epoch: passes over the data before this one, for data of which each shows another part.
     """
 
     index: int
     seed: int
     step: int | None = None
+    epoch: int = 0
 
 
 def derived_seed(*numbers: int) -> int:
@@ -83,7 +85,7 @@ class DrawSampler(Sampler[list[Draw]]):
     def _draw(self, position: int, step: int) -> Draw:
         epoch, place = divmod(position, self.num_examples)
         order = _order(self.num_examples, derived_seed(self.seed, epoch))
-        return Draw(int(order[place]), derived_seed(self.seed, epoch, place), step)
+        return Draw(int(order[place]), derived_seed(self.seed, epoch, place), step, epoch)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start_step, self.num_steps):

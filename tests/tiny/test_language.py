@@ -106,4 +106,4 @@ def test_a_text_that_is_too_short(script: ModuleType, tmp_path: Path, capsys: py
         script.main(["--tiny", "--data", str(tmp_path / "text.txt"), "--output", str(tmp_path / "run")])
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "error: the text has 25 bytes, fewer than a window of 128; give more text"
+    assert line == "error: text.txt: the text has 25 bytes, fewer than a window of 128; give more text"

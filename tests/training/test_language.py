@@ -164,3 +164,10 @@ def test_the_evaluation_counts_bytes() -> None:
 def test_the_most_frequent_byte_is_that_of_masked_words() -> None:
     dataset = MaskedWords(TextWindows([b"a   e   be  a  e  "] * 3, 18, random_positions=False), 1.0)
     assert most_frequent_byte(dataset) == int(TOKENIZER.encode("e"))
+
+
+def test_text_without_words_cannot_be_evaluated_on() -> None:
+    windows = TextWindows([b" " * 64], 16, random_positions=False)
+    evaluation = MaskedLanguageEvaluation(dataset=MaskedWords(windows), most_frequent=7)
+    with pytest.raises(ValueError, match=r"no word of the 4 held-out windows was hidden; give more text"):
+        evaluation(Constant(7))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import datasets
 
 # Before a name on the hub: hf:allenai/c4/en:train.
-_PREFIX = "hf:"
+HUB_PREFIX = "hf:"
 # A folder of `save_to_disk`: of one data set, and of several, each in a folder of its own.
 _SAVED, _SAVED_SPLITS = ("dataset_info.json", "state.json"), "dataset_dict.json"
 
@@ -19,7 +19,7 @@ def is_hub_dataset(source: str | Path) -> bool:
     """Whether a source is `hf:NAME`, or a folder that `Dataset.save_to_disk` wrote."""
     path = Path(source)
     return (
-        str(source).startswith(_PREFIX)
+        str(source).startswith(HUB_PREFIX)
         or (path / _SAVED_SPLITS).is_file()
         or all((path / name).is_file() for name in _SAVED)
     )
@@ -40,8 +40,8 @@ def open_hub_dataset(source: str | Path, *columns: str) -> "datasets.Dataset":
     with needs_extra("reading data sets of Hugging Face", "datasets"):
         import datasets
     with reading(source, "a data set that can be opened"):
-        if str(source).startswith(_PREFIX):
-            name, _, split = str(source).removeprefix(_PREFIX).partition(":")
+        if str(source).startswith(HUB_PREFIX):
+            name, _, split = str(source).removeprefix(HUB_PREFIX).partition(":")
             owner, _, rest = name.partition("/")
             name, _, config = rest.partition("/")
             path = f"{owner}/{name}" if name else owner

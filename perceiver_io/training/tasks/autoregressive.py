@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.processors.sequences import ByteSequences
 from perceiver_io.training.autoregressive import NextTokenEvaluation, NextTokenObjective, SequenceWindows
-from perceiver_io.training.data.text import Document, read_documents, split_documents
+from perceiver_io.training.data.corpora import Corpus, describe_corpora, naming, read_corpora
+from perceiver_io.training.mixtures import mixed, mixed_evaluation
 from perceiver_io.training.recipes import FlatThenCosineRecipe
+from perceiver_io.training.tasks.language import DATA, add_arguments
 from perceiver_io.training.tasks.task import Material, Task
 
 # The reference has none; its optimiser and rate, for as long as a text model is usually trained further.
@@ -23,15 +25,13 @@ FINE_TUNING_RECIPE = FlatThenCosineRecipe(
 
 
 def prepare(arguments: argparse.Namespace, config: PerceiverARConfig) -> Material:
-    """Maps `--data` to windows of its documents, the last twentieth of which is held out."""
-    learned, held_out = split_documents(read_documents(arguments.data))
-    return material(config, learned, held_out, f"{arguments.data}; the last twentieth is held out")
+    """Maps `--data` to windows of its documents, of each of whose texts the last twentieth is held out."""
+    corpora = read_corpora(arguments.data, arguments.text_column, rows_apart=True)
+    return material(config, corpora, describe_corpora(arguments.data))
 
 
-def material(
-    config: PerceiverARConfig, learned: Sequence[Document], held_out: Sequence[Document], description: str
-) -> Material:
-    """Maps documents to learn from and others, held out, to what a run needs.
+def material(config: PerceiverARConfig, corpora: Sequence[Corpus], description: str) -> Material:
+    """Maps corpora to what a run needs.
 
     Raises:
         ValueError: for a model of something else than bytes, or one that needs positions to be given.
@@ -46,14 +46,19 @@ def material(
             f"position_sizes {config.position_sizes} is that of a model of pictures, and text has positions of one "
             "axis; take another preset"
         )
-    windows = SequenceWindows(learned, config.max_context_length + 1, config.num_latents + 1)
-    num_held_out = sum(map(len, held_out))
+    learned = []
+    for corpus in corpora:
+        with naming(corpus):
+            learned.append(SequenceWindows(corpus.learned, config.max_context_length + 1, config.num_latents + 1))
+    shares = [corpus.share for corpus in corpora]
+    num_learned = sum(windows.num_bytes for windows in learned)
+    num_held_out = sum(len(document) for corpus in corpora for document in corpus.held_out)
     return Material(
         config=config,
-        dataset=windows,
+        dataset=mixed(learned, shares),
         objective=NextTokenObjective(),
-        evaluate=NextTokenEvaluation(documents=held_out),
-        description=f"{description} ({windows.num_bytes:,} and {num_held_out:,} bytes)",
+        evaluate=mixed_evaluation({c.name: NextTokenEvaluation(documents=c.held_out) for c in corpora}, shares),
+        description=f"{description} ({num_learned:,} and {num_held_out:,} bytes)",
     )
 
 
@@ -63,7 +68,8 @@ TASK = Task(
     presets=["ar-default", "ar-copy-131k"],
     config_class=PerceiverARConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
-    data='text files, each a document, jsonl or Parquet (column "text"): one, or a folder; the last twentieth '
-    "of the text is held out",
+    data=DATA,
+    texts=True,
     prepare=prepare,
+    add_arguments=add_arguments,
 )

@@ -4,14 +4,17 @@ import argparse
 from collections.abc import Sequence
 
 from perceiver_io.models import LanguageConfig
+from perceiver_io.training.data.corpora import Corpus, describe_corpora, naming, read_corpora
 from perceiver_io.training.data.skipping import SkipUnusable
-from perceiver_io.training.data.text import Document, TextWindows, read_documents, split_documents
+from perceiver_io.training.data.text import TextWindows
+from perceiver_io.training.data.text_rows import TEXT_COLUMN
 from perceiver_io.training.language import (
     MaskedLanguageEvaluation,
     MaskedLanguageObjective,
     MaskedWords,
     most_frequent_byte,
 )
+from perceiver_io.training.mixtures import mixed, mixed_evaluation
 from perceiver_io.training.recipes import Recipe
 from perceiver_io.training.tasks.task import Material, Task
 
@@ -21,41 +24,63 @@ FINE_TUNING_RECIPE = Recipe(num_steps=10_000, batch_size=32, learning_rate=1e-4,
 # The paper's share of masked words, which everything is evaluated with.
 MASKED = 0.15
 
+DATA = (
+    "text files, jsonl, Parquet or a saved data set of Hugging Face's, one or a folder, or such a data set by name "
+    "(hf:allenai/c4/en:train); several with shares: c4:0.7 wikipedia:0.3; the last twentieth of each is held out"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which column of tables is learned from."""
+    parser.add_argument(
+        "--text-column", default=TEXT_COLUMN, metavar="NAME", help="the column of tables to learn from (%(default)s)"
+    )
+
 
 def prepare(arguments: argparse.Namespace, config: LanguageConfig) -> Material:
-    """Maps `--data` to windows of its text, the last twentieth of which is held out."""
-    learned, held_out = split_documents(read_documents(arguments.data))
-    description = f"{arguments.data}; the last twentieth is held out"
-    return material(config, learned, held_out, description, arguments.workers)
+    """Maps `--data` to windows of its texts, of each of which the last twentieth is held out."""
+    corpora = read_corpora(arguments.data, arguments.text_column)
+    return material(config, corpora, describe_corpora(arguments.data), arguments.workers)
 
 
 def material(
     config: LanguageConfig,
-    learned: Sequence[Document],
-    held_out: Sequence[Document],
+    corpora: Sequence[Corpus],
     description: str,
     num_workers: int,
     masked: float | tuple[float, float] = MASKED,
 ) -> Material:
-    """Maps documents to learn from and others, held out, to what a run needs.
+    """Maps corpora to what a run needs.
 
     Args:
         masked: share of the words that are hidden in training; see `MaskedWords`.
+
+    Raises:
+        ValueError: for a corpus that is shorter than a window.
     """
-    windows = TextWindows(learned, config.max_seq_len)
-    held_out_windows = TextWindows(held_out, config.max_seq_len, random_positions=False)
-    usable, held_out_usable = SkipUnusable(windows), SkipUnusable(held_out_windows)
+    learned, held_out = [], []
+    for corpus in corpora:
+        with naming(corpus):
+            learned.append(TextWindows(corpus.learned, config.max_seq_len))
+            held_out.append(TextWindows(corpus.held_out, config.max_seq_len, random_positions=False))
+    usable, held_out_usable = list(map(SkipUnusable, learned)), list(map(SkipUnusable, held_out))
+    shares = [corpus.share for corpus in corpora]
+    windows = mixed(usable, shares)
+    most_frequent = most_frequent_byte(MaskedWords(windows, MASKED))
+    evaluations = {
+        corpus.name: MaskedLanguageEvaluation(
+            dataset=MaskedWords(own, MASKED), most_frequent=most_frequent, num_workers=num_workers
+        )
+        for corpus, own in zip(corpora, held_out_usable, strict=True)
+    }
+    num_learned, num_held_out = (sum(part.num_bytes for part in parts) for parts in (learned, held_out))
     return Material(
         config=config,
-        dataset=MaskedWords(usable, masked),
+        dataset=MaskedWords(windows, masked),
         objective=MaskedLanguageObjective(),
-        evaluate=MaskedLanguageEvaluation(
-            dataset=MaskedWords(held_out_usable, MASKED),
-            most_frequent=most_frequent_byte(MaskedWords(usable, MASKED)),
-            num_workers=num_workers,
-        ),
-        description=f"{description} ({windows.num_bytes:,} and {held_out_windows.num_bytes:,} bytes)",
-        skipping=(usable, held_out_usable),
+        evaluate=mixed_evaluation(evaluations, shares),
+        description=f"{description} ({num_learned:,} and {num_held_out:,} bytes)",
+        skipping=[*usable, *held_out_usable],
     )
 
 
@@ -65,6 +90,8 @@ TASK = Task(
     presets=["language"],
     config_class=LanguageConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
-    data='text files, jsonl or Parquet (column "text"): one, or a folder; the last twentieth of the text is held out',
+    data=DATA,
+    texts=True,
     prepare=prepare,
+    add_arguments=add_arguments,
 )

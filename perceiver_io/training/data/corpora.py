@@ -1,0 +1,99 @@
+"""Corpora: texts to learn from with others that are held out, one or several with shares."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_io.training.data.hub_datasets import HUB_PREFIX
+from perceiver_io.training.data.text import Document, read_documents, split_documents
+from perceiver_io.training.data.text_rows import TEXT_COLUMN
+from perceiver_io.training.mixtures import check_shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Texts of one kind.
+
+    Args:
+        name: for figures and messages.
+        learned: documents to learn from.
+        held_out: others.
+        share: of the examples of a run.
+    """
+
+    name: str
+    learned: Sequence[Document]
+    held_out: Sequence[Document]
+    share: float = 1.0
+
+
+def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apart: bool = False) -> list[Corpus]:
+    """Maps sources to corpora, of each of which the last twentieth is held out.
+
+    Args:
+        sources: each is `PATH`, or `NAME=PATH:SHARE`, in which the name may be left out, and the share of an only one.
+            A path may also be a data set of Hugging Face's; see `read_documents`.
+        column: see `read_documents`.
+        rows_apart: see `read_documents`.
+
+    Raises:
+        ValueError: for a share that is missing, shares that are not numbers above 0 which add up to 1, or two corpora
+            of one name.
+        OSError, ImportError: see `read_documents`.
+    """
+    named = [_parts(source) for source in sources]
+    _check(named)
+    corpora = []
+    for name, path, share in named:
+        learned, held_out = split_documents(read_documents(path, column, rows_apart=rows_apart))
+        corpora.append(Corpus(name=name, learned=learned, held_out=held_out, share=share or 1.0))
+    return corpora
+
+
+def describe_corpora(sources: Sequence[str]) -> str:
+    """Maps sources to what is said of the data in the notes of a run."""
+    return f"{' '.join(map(str, sources))}; the last twentieth is held out"
+
+
+@contextmanager
+def naming(corpus: Corpus) -> Iterator[None]:
+    """Gives errors within the block the name of the corpus that they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{corpus.name}: {error}") from error
+
+
+_NAMED = re.compile(r"([\w.-]+)=(.+)")
+
+
+def _parts(source: str) -> tuple[str, str, float | None]:
+    """The name, the path and the share of a source. A file that is called as the whole source is that file."""
+    path, share = source, None
+    if not Path(path).exists():
+        start, _, end = path.rpartition(":")
+        with suppress(ValueError):
+            path, share = start, float(end)
+    if not Path(path).exists() and (match := _NAMED.fullmatch(path)):
+        return match[1], match[2], share
+    return _usual_name(path), path, share
+
+
+def _usual_name(path: str) -> str:
+    """The folder's or file's name; on the hub, the data set's without its owner."""
+    if not path.startswith(HUB_PREFIX):
+        return Path(path).resolve().name
+    _, _, name = path.removeprefix(HUB_PREFIX).partition(":")[0].rpartition("/")
+    return name
+
+
+def _check(corpora: Sequence[tuple[str, str, float | None]]) -> None:
+    names = [name for name, _, _ in corpora]
+    for name, path, share in corpora:
+        if share is None and len(corpora) > 1:
+            raise ValueError(f"{path} has no share; each of several texts needs one, as in --data c4:0.7 wikipedia:0.3")
+        if names.count(name) > 1:
+            raise ValueError(f"two texts are called {name!r}; name one otherwise, as in --data NAME={path}:{share:g}")
+    check_shares([1.0 if share is None else share for _, _, share in corpora])
