@@ -39,4 +39,5 @@ def _body(example: Example) -> str:
         f'<figure><p class="quote">{escape(text)}</p><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, text in example.texts
     )
-    return f'<div class="panels">{pictures}{bars(example.classes) if example.classes else ""}</div>{texts}'
+    panels = f'<div class="panels">{pictures}{bars(example.classes) if example.classes else ""}</div>'
+    return panels + (f'<div class="texts">{texts}</div>' if texts else "")
