@@ -18,6 +18,8 @@ import hypothesis  # noqa: E402  # the hook must come before anything imports th
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from perceiver_io import attention, checks  # noqa: E402
+from perceiver_io.fast import choice  # noqa: E402
 from tests.golden import WORST  # noqa: E402
 
 # One order of summation on every machine: with two threads, a case that krasserm's code computed lies 1.08e-5 off, with
@@ -31,6 +33,14 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has tensors on the CPU treated as if they lay on a GPU."""
+    monkeypatch.setattr(choice, "kind_of", lambda tensor: "cpu" if tensor.is_meta else "cuda")
+    monkeypatch.setattr(checks, "is_at_hand", lambda device: False)
+    monkeypatch.setattr(attention, "_takes_repeated_rows", lambda device: False)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -126,7 +126,9 @@ def self_mask(
     return kept if mask is None else mask & kept
 
 
-def repeated_order(num_positions: int, num_inputs: int, repeats: int) -> Bool[Tensor, "1 latents inputs"]:
+def repeated_order(
+    num_positions: int, num_inputs: int, repeats: int, device: torch.device | None = None
+) -> Bool[Tensor, "1 latents inputs"]:
     """The causal rule for several latents a position, which see one another."""
-    order = torch.ones(num_positions, num_inputs, dtype=torch.bool).tril(num_inputs - num_positions)
+    order = torch.ones(num_positions, num_inputs, dtype=torch.bool, device=device).tril(num_inputs - num_positions)
     return order.repeat_interleave(repeats, dim=0)[None]

@@ -147,9 +147,10 @@ class PerceiverAR(nn.Module):
             cross_mask = masks.cross_mask(valid, kept_inputs)
             self_mask = masks.self_mask(valid_latents, keep.latents)
         if latents_per_position > 1:
-            cross_mask = _both(cross_mask, masks.repeated_order(places, num_inputs, latents_per_position), tokens)
-            among = masks.repeated_order(places, places, latents_per_position)
-            self_mask = _both(self_mask, among.repeat_interleave(latents_per_position, dim=2), tokens)
+            order = masks.repeated_order(places, num_inputs, latents_per_position, tokens.device)
+            among = masks.repeated_order(places, places, latents_per_position, tokens.device)
+            cross_mask = _both(cross_mask, order)
+            self_mask = _both(self_mask, among.repeat_interleave(latents_per_position, dim=2))
         inputs = self._embed(tokens, positions)
         cross_rotations, self_rotations = self._rotations(positions[..., 0], places)
         latents: Tensor = self.latent_query(inputs[:, num_inputs - places :])
@@ -494,6 +495,5 @@ def _check_positions(positions: Tensor, tokens: Tensor, num_axes: int) -> Int[Te
     return positions
 
 
-def _both(mask: Tensor | None, order: Tensor, like: Tensor) -> Tensor:
-    order = order.to(like.device)
+def _both(mask: Tensor | None, order: Tensor) -> Tensor:
     return order if mask is None else mask & order

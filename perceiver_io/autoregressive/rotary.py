@@ -94,7 +94,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequency_bits", bits if device.type == "meta" else bits.to(device), persistent=False)
         group = head_group_size or num_heads
         turned = int(heads_fraction * group)
-        self.heads = None if turned == group else tuple(head % group < turned for head in range(num_heads))
+        self.heads = None if turned == group else (num_heads, group, turned)
 
     def forward(self, positions: Int[Tensor, "#batch positions"]) -> Rotation:
         """Maps positions, which may be negative, to how far they are turned."""
@@ -102,7 +102,8 @@ class Rotary(nn.Module):
         angles = positions.to(torch.float32)[:, None, :, None] * frequencies
         heads = None
         if self.heads is not None:
-            heads = torch.tensor(self.heads, device=positions.device)[:, None, None]
+            num_heads, group, turned = self.heads
+            heads = (torch.arange(num_heads, device=positions.device) % group < turned)[:, None, None]
         return Rotation(angles.cos(), angles.sin(), heads)
 
 

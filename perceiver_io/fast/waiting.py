@@ -32,7 +32,7 @@ class WaitingError(RuntimeError):
 class NothingWaits(TorchDispatchMode):
     """Refuses operations that wait for the device: as far as they are known, and whatever the device is.
 
-    Copies between devices are refused unless they ask not to be waited for.
+    Copies between devices are among them: of a recording, the host's side would be gone when it is replayed.
 
     Raises:
         WaitingError: naming the operation, inside the block.
@@ -52,7 +52,7 @@ class NothingWaits(TorchDispatchMode):
         if operation in _INDEXING and any(index is not None and index.dtype == torch.bool for index in args[1]):
             raise WaitingError(f"{func} by bool looks at values")
         result = func(*args, **kwargs)
-        if operation in _COPYING and not (kwargs.get("non_blocking") or any(arg is True for arg in args)):
+        if operation in _COPYING:
             devices = {x.device for x in (*tree_leaves(args), *tree_leaves(result)) if isinstance(x, Tensor)}
             if len(devices) > 1:
                 raise WaitingError(f"{func} copies between devices")

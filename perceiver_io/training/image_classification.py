@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from perceiver_io.checks import has_values
 from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.fingerprints import own_fingerprint
 from perceiver_io.training.sampling import Draw, derived_seed
@@ -59,7 +59,7 @@ def mix(images: Images, partners: Images, generator: torch.Generator) -> tuple[I
             shares[:, None, None].expand(-1, *size),
             torch.stack([cutmix_mask(size, generator) for _ in range(len(images) - half)]),
         ]
-    ).to(images)
+    ).to(images, non_blocking=True)
     mixed = masks[:, None] * images + (1 - masks[:, None]) * partners
     return mixed, masks.mean((1, 2))
 
@@ -117,12 +117,12 @@ def soft_targets(
 
 
 def _one_hot(labels: Int[Tensor, " batch"], num_classes: int) -> Float[Tensor, "batch {num_classes}"]:
-    if labels.device.type == "cpu" and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    if has_values(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(
             f"labels {int(labels.min())}…{int(labels.max())} must lie in 0…{num_classes - 1}, the model's classes; "
             "train a model with as many classes as the data have"
         )
-    return F.one_hot(labels, num_classes).float()
+    return (labels[:, None] == torch.arange(num_classes, device=labels.device)).float()  # one_hot looks at values
 
 
 def soft_cross_entropy(

@@ -76,9 +76,8 @@ def masked_cross_entropy(
     An example without masked positions counts as 0. So a batch's loss is the mean of its halves' losses, whichever
     process they are on.
     """
-    losses = F.cross_entropy(logits[masked].float(), tokens[masked], reduction="none")
-    per_example = masked.sum(1, keepdim=True).expand_as(masked)[masked]
-    return (losses / per_example).sum() / len(tokens)
+    losses = F.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none").where(masked, 0.0)
+    return (losses.sum(1) / masked.sum(1).clamp(min=1)).mean()
 
 
 def hidden(tokens: Int[Tensor, "batch length"], masked: Bool[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
@@ -89,10 +88,14 @@ def hidden(tokens: Int[Tensor, "batch length"], masked: Bool[Tensor, "batch leng
 class MaskedLanguageObjective:
     """Maps a model and a batch to the loss at the masked positions, which alone are decoded."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Adds "points" [batch, points], the masked positions, to a batch; their number depends on values."""
+        return batch if "points" in batch else {**batch, "points": masked_points(batch["masked"])}
+
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Runs the model on "tokens" [batch, length] where "masked" [batch, length] is False."""
-        tokens, masked = batch["tokens"], batch["masked"]
-        points = masked_points(masked)
+        batch = self.prepare(batch)
+        tokens, masked, points = batch["tokens"], batch["masked"], batch["points"]
         logits = model(hidden(tokens, masked), points=points)
         return {"loss": masked_cross_entropy(logits, tokens.gather(1, points), masked.gather(1, points))}
 

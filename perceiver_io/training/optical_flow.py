@@ -47,7 +47,7 @@ class OpticalFlowObjective:
         if self.num_points is None:
             return {"loss": end_point_error(model(frame1, batch["frame2"]), flow)}
         rows = flow.flatten(2).transpose(1, 2)
-        points = draw_points(len(rows), rows.shape[1], self.num_points, generator).to(flow.device)
+        points = draw_points(len(rows), rows.shape[1], self.num_points, generator).to(flow.device, non_blocking=True)
         predicted = model(frame1, batch["frame2"], points=points)
         return {"loss": end_point_error(predicted, select_rows(rows, points).transpose(1, 2))}
 

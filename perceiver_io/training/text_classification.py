@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,15 +17,14 @@ from perceiver_io.training.trainer import Batch
 
 def glue_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch outputs"]:
     """Runs a model on "tokens" and "mask", without the padding that no example of the batch needs."""
-    tokens, mask = _trimmed(batch["tokens"], batch["mask"])
-    return model(tokens, mask)
+    batch = trimmed(batch)
+    return model(batch["tokens"], batch["mask"])
 
 
-def _trimmed(
-    tokens: Int[Tensor, "batch length"], mask: Bool[Tensor, "batch length"]
-) -> tuple[Int[Tensor, "batch shorter"], Bool[Tensor, "batch shorter"]]:
-    longest = int(mask.sum(1).max())
-    return tokens[:, :longest], mask[:, :longest]
+def trimmed(batch: Batch) -> Batch:
+    """Cuts off the padding that no example of a batch needs."""
+    longest = int(batch["mask"].sum(1).max())
+    return {**batch, **{name: batch[name][:, :longest] for name in ("tokens", "mask")}}
 
 
 def predictions(logits: Float[Tensor, "batch outputs"], task: GlueTask) -> Float[Tensor, " batch"]:
@@ -43,9 +42,13 @@ class GlueObjective:
 
     task: GlueTask
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Cuts off the padding that no example needs."""
+        return trimmed(batch)
+
     def __call__(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Runs the model on "tokens", "mask" and "label"."""
-        logits = glue_logits(model, batch)
+        logits = model(batch["tokens"], batch["mask"])
         if not self.task.classes:
             return {"loss": F.mse_loss(logits[:, 0].float(), batch["label"].float())}
         labels = batch["label"].long()

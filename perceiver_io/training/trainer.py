@@ -1,7 +1,7 @@
 """The loop: batches to gradients to updates, with what a long run needs around it."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class Trainer:
         model: placed on `config.device` here.
         objective: runs the model on a batch and returns scalars: "loss", which must be a mean over the batch, and
             others to log. It calls the model itself, not its parts, and draws random numbers from the generator (on the
-            CPU) that it is given. With "fsdp" a parameter must serve in all micro-batches or in none.
+            CPU) that it is given. Its method `prepare`, if it has one, maps a batch to another before this is copied to
+            the device: values are at hand there. With "fsdp" a parameter must serve in all micro-batches or in none.
         dataset: see `Dataset`.
         config: see there.
         directory: of the run.
@@ -151,7 +152,7 @@ class Trainer:
             pin_memory=config.device.type == "cuda",
             worker_init_fn=obey_the_trainer_alone,
         )
-        batches = on_device(iter(loader), config.device)
+        batches = on_device(self._prepared(loader), config.device)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
         for step in range(start + 1, config.num_steps + 1):
             with self._pace.step():
@@ -215,6 +216,10 @@ class Trainer:
             self._average.update(step - 1)
         means = {name: torch.stack([m[name] for m in micro_batches]).mean() for name in micro_batches[0]}
         return {**means, "gradient_norm": norm, "learning_rate": torch.full_like(norm, self._peak_rates[0] * rate)}
+
+    def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        prepare = getattr(self.objective, "prepare", None)
+        return iter(batches) if prepare is None else map(prepare, batches)
 
     def _unscaled_gradient_norm(self) -> Tensor:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -71,14 +71,14 @@ class VideoAutoencodingObjective:
         patches = batch["audio"].unflatten(1, (self.config.num_audio_patches, -1)).squeeze(-1)
         visible = torch.rand(len(label), 1, generator=generator) >= self.label_mask_prob
         image_points, audio_points = (
-            draw_points(len(label), rows.shape[1], number, generator).to(video.device)
+            draw_points(len(label), rows.shape[1], number, generator).to(video.device, non_blocking=True)
             for rows, number in ((pixels, self.num_image_points), (patches, self.num_audio_points))
         )
         outputs = model(
             video,
             batch["audio"],
             points={"image": image_points, "audio": audio_points},
-            label=soft_targets(label, self.config.num_classes) * visible.to(video.device),
+            label=soft_targets(label, self.config.num_classes) * visible.to(video.device, non_blocking=True),
         )
         targets = {
             "image": select_rows(pixels, image_points),

@@ -67,7 +67,8 @@ def test_the_loss_is_the_cross_entropy_or_the_squared_error_of_a_score() -> None
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]).bool()
     batch = {"tokens": torch.ones(2, 5, dtype=torch.int64), "mask": mask, "label": torch.tensor([1.0, 0.0])}
     model = Answers(torch.randn(2, 2))
-    figures = GlueObjective(task=GLUE_TASKS["RTE"])(model, batch, torch.Generator())
+    objective = GlueObjective(task=GLUE_TASKS["RTE"])
+    figures = objective(model, objective.prepare(batch), torch.Generator())
     torch.testing.assert_close(figures["loss"], F.cross_entropy(model.logits, torch.tensor([1, 0])))
     assert model.length == 3
     scores = Answers(torch.tensor([[2.0], [1.5]]))
