@@ -125,4 +125,8 @@ class Cache:
         """Forgets everything but the buffers."""
         self.inputs.clear()
         self.latents.clear()
-        self.padding = None
+        self.padding = self.prepared = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """What copies and pickles hold: all but what is prepared, which they look up anew."""
+        return {**vars(self), "prepared": None}

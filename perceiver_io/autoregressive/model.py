@@ -372,6 +372,9 @@ class PerceiverAR(nn.Module):
             latents = self.output_norm(latents)
         if self.config.latents_per_position > 1:
             latents = latents.unflatten(1, (-1, self.config.latents_per_position)).mean(dim=2)
+        return self._output(latents)
+
+    def _output(self, latents: Tensor) -> Float[Tensor, "batch places vocab"]:
         if self.output is not None:
             return self.output(latents)
         return F.linear(latents, self.embedding.weight, self.output_bias if self.config.output_bias else None)

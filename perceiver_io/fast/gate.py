@@ -143,12 +143,17 @@ def is_watched(*modules: nn.Module) -> bool:
 
 def is_untouched(*modules: nn.Module) -> bool:
     """Whether calling these modules does what their class says, and nothing else."""
-    return not _global_hooks() and all(
+    return not _global_hooks() and all(map(_is_itself, modules))
+
+
+def _is_itself(module: nn.Module) -> bool:
+    own = vars(module)  # asked for every module of a step of generation
+    return (
         type(module) in _TRUSTED
-        and _REPLACED.isdisjoint(vars(module))
-        and not any(vars(module)[hooks] for hooks in _HOOKS)
+        and _REPLACED.isdisjoint(own)
+        and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
+        and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
         and not (isinstance(module, nn.LayerNorm) and (module.weight is None or module.bias is None))
-        for module in modules
     )
 
 

@@ -2,9 +2,10 @@
 
 A step multiplies single rows: reading the weights takes most of its time, and what modules do around their products
 most of the rest. Here the layers of a `PerceiverAR` are gone through with their weights at hand, which `Plan` looks up
-once for a cache and looks after at every step. Each product reads its weight once, with its activation or the residual
-added while the row is still in the cache; attention is torch's fused kernel on the views that the cache gives. The
-formulas are those of `perceiver_io.attention`.
+once for a cache and looks after at every step. A single row in float32 is multiplied by weights as they are
+(`linear.row_product`). Several, and rows in bfloat16, meet copies that oneDNN has arranged for itself: half the time,
+for as much memory again as the weights take. A change of the weights is seen by their versions; one that evades these,
+through `.data`, counts when the cache is filled anew. The formulas are those of `perceiver_io.attention`.
 """
 
 from collections.abc import Callable
@@ -20,15 +21,16 @@ from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.model import OwnNormCrossAttention, PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.graphs import GraphedCall
+from perceiver_io.fast.linear import apply_linear, product, row_product
 
 trust(SelfAttention, OwnNormCrossAttention)
 
-# The part of an MLP that oneDNN applies with the first product: its name and variant, and whether to square then.
-_FUSED: dict[Activation, tuple[str, str, bool]] = {
-    "gelu_tanh": ("gelu", "tanh", False),
-    "gelu": ("gelu", "none", False),
-    "relu": ("relu", "", False),
-    "squared_relu": ("relu", "", True),
+# The part of an MLP that oneDNN applies with the first product: its name and variant.
+_FUSED: dict[Activation, tuple[str, str]] = {
+    "gelu_tanh": ("gelu", "tanh"),
+    "gelu": ("gelu", "none"),
+    "relu": ("relu", ""),
+    "squared_relu": ("relu", ""),
 }
 
 
@@ -54,10 +56,53 @@ class FastPerceiverAR(GraphedCall, PerceiverAR):
             return PerceiverAR._attend(self, latents, inputs, mask, rotations, cache)
         return plan.run(latents, inputs, mask, rotations)
 
+    def _output(self, latents: Tensor) -> Tensor:
+        """Maps rows to logits."""
+        if not isinstance(self, FastPerceiverAR) or not is_plain_inference(latents):
+            return PerceiverAR._output(self, latents)
+        if self.output is not None:
+            return apply_linear(self.output, latents)
+        return product(latents, self.embedding.weight, self.output_bias if self.config.output_bias else None)
+
 
 class _Linear(NamedTuple):
+    """A linear layer, then an activation or the addition of a residual."""
+
     weight: Tensor
     bias: Tensor | None
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
+        return _activated(_sum(F.linear(x, self.weight, self.bias), residual), activation)
+
+
+class _RowLinear(_Linear):
+    """The same for a single row."""
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
+        added = self.bias if residual is None else _sum(residual, self.bias)
+        return _activated(row_product(x, self.weight, added), activation)
+
+
+class _PackedLinear(_Linear):
+    """The same with a weight that oneDNN has arranged."""
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
+        # By the overloads' own names: to find the right one, torch prints the arguments of those that do not fit.
+        if residual is not None:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
+        name, variant = ("none", "") if activation is None else activation
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, name, [], variant)
+
+
+def _sum(x: Tensor, y: Tensor | None) -> Tensor:
+    return x if y is None else x + y
+
+
+def _activated(x: Tensor, activation: tuple[str, str] | None) -> Tensor:
+    if activation is None:
+        return x
+    name, variant = activation
+    return F.gelu(x, approximate=variant) if name == "gelu" else F.relu(x)
 
 
 class _Norm(NamedTuple):
@@ -86,7 +131,8 @@ class _Block:
     is_rotary: bool
     mlp_norm: _Norm
     hidden: _Linear
-    activation: tuple[str, str, bool]
+    activation: tuple[str, str]
+    squares: bool
     mlp_output: _Linear
     keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -111,8 +157,8 @@ class Plan:
             (module._modules, name, child) for module in modules for name, child in module._modules.items()
         ]
         self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]
-        has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-        self.by_onednn = dtype == torch.float32 and has_onednn
+        self.weights = [parameter for _, _, parameter in self.parameters if parameter is not None]
+        self.versions = _versions(self.weights)
 
     def holds(self, model: PerceiverAR, latents: Tensor) -> bool:
         """Whether the layers are still those of the model, with nothing attached to them."""
@@ -121,6 +167,7 @@ class Plan:
             and latents.dtype == self.dtype
             and all(found[name] is parameter for found, name, parameter in self.parameters)
             and all(found[name] is child for found, name, child in self.children)
+            and self.versions == _versions(self.weights)
             and not any(module.training for module in self.dropping)
             and is_untouched(*self.modules)
         )
@@ -133,33 +180,23 @@ class Plan:
         rotations: tuple[Rotations | None, Rotations | None],
     ) -> Tensor:
         """Goes through the layers with one row of each sequence."""
-        product = _onednn_product if self.by_onednn else _product
         masks = tuple(None if part is None else part[:, None] for part in mask)
         x, batch = latents, len(latents)
         for block in self.blocks:
             queries = block.query_norm(x)
             keys = queries if block.input_norm is None else block.input_norm(inputs)
-            query = product(queries, block.query).view(batch, block.heads, 1, -1)
-            key = product(keys, block.key).view(batch, block.heads, 1, -1)
-            value = product(keys, block.value).view(batch, block.heads, 1, -1)
+            query = block.query(queries).view(batch, block.heads, 1, -1)
+            key = block.key(keys).view(batch, block.heads, 1, -1)
+            value = block.value(keys).view(batch, block.heads, 1, -1)
             if block.is_rotary and (turn := rotations[block.kind]) is not None:
                 query, key = turn(query, key)
             key, value = block.keep(key, value)
             # The new row is no padding, and attends to itself at least.
-            attended = F.scaled_dot_product_attention(query, key, value, masks[block.kind]).view(batch, 1, -1)
-            x = product(attended, block.output, x if block.has_residual else None)
-            x = product(self._hidden(block, block.mlp_norm(x)), block.mlp_output, x)
+            attended = _attend(query, key, value, masks[block.kind]).view(batch, 1, -1)
+            x = block.output(attended, x if block.has_residual else None)
+            hidden = block.hidden(block.mlp_norm(x), None, block.activation)
+            x = block.mlp_output(hidden.square_() if block.squares else hidden, x)
         return x
-
-    def _hidden(self, block: _Block, x: Tensor) -> Tensor:
-        name, variant, is_squared = block.activation
-        weight, bias = block.hidden
-        if self.by_onednn:
-            hidden = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, name, [], variant)
-        else:
-            hidden = F.linear(x, weight, bias)
-            hidden = F.gelu(hidden, approximate=variant) if name == "gelu" else F.relu(hidden)
-        return hidden.square_() if is_squared else hidden
 
 
 def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
@@ -167,6 +204,7 @@ def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
     config = model.config
     if config.leaks_padding or config.activation not in _FUSED:
         return None
+    linear = _kind_of_linear(latents, model)
     of_inputs, of_latents = iter(cache.cross_attends), iter(cache.self_attends)
     blocks, modules = [], []
     for kind, index, block in _order(model):
@@ -177,7 +215,7 @@ def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
             return None
         modules += found
         keep: Any = next(of_latents if kind else of_inputs)
-        blocks.append(_as_block(kind, index, block, config.num_rotary_self_attends, keep))
+        blocks.append(_as_block(kind, index, block, config.num_rotary_self_attends, keep, linear))
     return Plan(model, blocks, modules, latents.dtype)
 
 
@@ -193,10 +231,7 @@ def _order(model: PerceiverAR) -> list[tuple[int, int, Any]]:
     return order
 
 
-def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: Any) -> _Block:
-    def linear(layer: nn.Linear) -> _Linear:
-        return _Linear(layer.weight, layer.bias)
-
+def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: Any, linear: Any) -> _Block:
     def norm(layer: nn.LayerNorm) -> _Norm:
         return _Norm(layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
@@ -215,18 +250,39 @@ def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: A
         mlp_norm=norm(block.mlp_norm),
         hidden=linear(block.mlp.hidden),
         activation=_FUSED[block.mlp.activation],
+        squares=block.mlp.activation == "squared_relu",
         mlp_output=linear(block.mlp.output),
         keep=keep,
     )
 
 
-def _onednn_product(x: Tensor, layer: _Linear, residual: Tensor | None = None) -> Tensor:
-    # By the overloads' own names: to find the right one, torch prints the arguments of those that do not fit.
-    if residual is None:
-        return torch.ops.mkldnn._linear_pointwise.default(x, layer.weight, layer.bias, "none", [], "")
-    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, layer.weight, layer.bias, "add")
+def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], _Linear]:
+    """How the layers of a model multiply such latents the fastest."""
+    has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    if latents.dtype == torch.float32 and len(latents) == 1:
+        return lambda layer: _RowLinear(layer.weight, layer.bias)
+    is_served = latents.dtype == torch.float32 or (
+        latents.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    # Nobody can see inference tensors change, which copies must not miss.
+    if not has_onednn or not is_served or any(parameter.is_inference() for parameter in model.parameters()):
+        return lambda layer: _Linear(layer.weight, layer.bias)
+    pack = torch.ops.mkldnn._reorder_linear_weight
+    return lambda layer: _PackedLinear(pack(layer.weight.detach(), len(latents)), layer.bias)
 
 
-def _product(x: Tensor, layer: _Linear, residual: Tensor | None = None) -> Tensor:
-    result = F.linear(x, layer.weight, layer.bias)
-    return result if residual is None else result + residual
+def _versions(weights: list[Tensor]) -> list[tuple[int, int]]:
+    """Where weights lie, and how often they have been written to."""
+    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attends with one query of each head, which attends to something."""
+    batch, heads, _, channels = query.shape
+    if batch == 1 and query.dtype != torch.float32:
+        return F.scaled_dot_product_attention(query, key, value, mask)
+    column = (query * channels**-0.5).view(batch * heads, 1, channels).transpose(1, 2)
+    scores = torch.bmm(key.flatten(0, 1), column).view(batch, heads, 1, -1)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, -torch.inf)
+    return torch.bmm(scores.softmax(-1).view(batch * heads, 1, -1), value.flatten(0, 1))

@@ -71,6 +71,45 @@ def test_what_changes_between_steps_counts() -> None:
         assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
 
 
+def test_copies_of_weights_see_them_change() -> None:
+    def replace(weight: nn.Parameter) -> None:
+        weight.data = weight.data * 2
+
+    changes: list[Any] = [
+        lambda block: replace(block.mlp.hidden.weight),
+        lambda block: block.mlp.hidden.load_state_dict({k: v * 2 for k, v in block.mlp.hidden.state_dict().items()}),
+        lambda block: setattr(block.mlp.hidden, "weight", nn.Parameter(block.mlp.hidden.weight * 2)),
+    ]
+    for change in changes:
+        model = fast_model()
+        plain = perceiver_io.undo_accelerate(copy.deepcopy(model))
+        runs = [m.generate(random_tokens(5, 2), seed=1, max_new_tokens=5, num_latents=1) for m in (model, plain)]
+        for m, run in zip((model, plain), runs, strict=True):
+            for _ in range(3):
+                next(run)
+            change(m.self_attends[0])
+            next(run)
+        assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
+
+
+def test_a_cache_that_is_filled_anew_forgets_copies_of_weights() -> None:
+    model = fast_model()
+    cache, tokens = model.new_cache(), random_tokens(5, 5)
+    block: Any = model.self_attends[0]
+    with torch.inference_mode():
+        for _ in range(2):
+            cache.clear()
+            model.next_logits(torch.stack(list(tokens)), cache=cache, num_latents=2)
+            block.mlp.hidden.weight.data.mul_(2)
+            twin = copy.deepcopy(cache)
+            ours = model.next_logits(torch.ones(2, 1, dtype=torch.long), cache=cache)
+        theirs = perceiver_io.undo_accelerate(copy.deepcopy(model)).next_logits(
+            torch.ones(2, 1, dtype=torch.long), cache=twin
+        )
+    assert cache.prepared is not None and twin.prepared is None
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_a_cache_serves_another_model() -> None:
     first, second = fast_model(), fast_model()
     with torch.no_grad():

@@ -23,6 +23,21 @@ def test_a_product_is_the_same_with_and_without_onednn(activation: str, bias: bo
             torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("outputs", [1, 5, 6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_row(outputs: int, bias: bool) -> None:
+    row, shift = torch.randn(1, 5, 7)[:, -1:], torch.randn(outputs) if bias else None
+    with torch.inference_mode():
+        for weight in (torch.randn(outputs, 7), torch.randn(7, outputs).T):
+            for activation in ("none", "gelu"):
+                expected = F.linear(row, weight, shift)
+                expected = F.gelu(expected, approximate="tanh") if activation == "gelu" else expected
+                torch.testing.assert_close(product(row, weight, shift, activation), expected)  # type: ignore[arg-type]
+        weight, shift = torch.randn(2 * outputs, 7), torch.randn(2 * outputs) if bias else None
+        values, gates = F.linear(row, weight, shift).chunk(2, dim=-1)
+        torch.testing.assert_close(gated_product(row, weight, shift), values * F.gelu(gates))
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_gated_product_is_the_same_with_and_without_onednn(bias: bool) -> None:
