@@ -6,13 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from perceiver_io.media.flow import UNKNOWN_FLOW
 from perceiver_io.position_encoding import select_rows
 from perceiver_io.training.evaluation import held_out_batches
 from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
-
-# .flo files mark unknown motion by larger values.
-_UNKNOWN = 1e9
 
 
 def end_point_error(
@@ -22,7 +20,7 @@ def end_point_error(
 
     Pixels whose true flow is unknown (above 1e9 or not finite) are left out; if all are, the error is 0.
     """
-    known = (target.abs() <= _UNKNOWN).all(1)
+    known = (target.abs() <= UNKNOWN_FLOW).all(1)
     difference = flow.float() - target.float()
     errors = torch.linalg.vector_norm(difference.where(known.unsqueeze(1), 0.0), dim=1)
     return errors.sum() / known.sum().clamp_min(1)

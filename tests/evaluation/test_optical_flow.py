@@ -19,7 +19,7 @@ from perceiver_io.training.data.flow import find_kitti_pairs
 from perceiver_io.weights.locations import sample
 from tests.media.test_flow import write_kitti_flow
 from tests.small_models import SMALL
-from tests.training.test_flow import HEIGHT, WIDTH, pixels, write_picture, write_sintel
+from tests.training.test_flow import HEIGHT, WIDTH, pixels, write_invalid, write_picture, write_sintel
 
 
 class Columns(nn.Module):
@@ -35,7 +35,9 @@ class Columns(nn.Module):
 
 def protocol(task: object, data: Path, size: tuple[int, int] = (HEIGHT, WIDTH), **options: object) -> FlowProtocol:
     model = perceiver_io.create_model("optical-flow", **{**SMALL["optical-flow"], "image_size": size})
-    arguments = argparse.Namespace(data=data, **{"tiles": (2, 3), "passes": ["clean", "final"], **options})
+    arguments = argparse.Namespace(
+        data=data, **{"tiles": (2, 3), "passes": ["clean", "final"], "leave_out_invalid": False, **options}
+    )
     return task.prepare(arguments, model, None)  # type: ignore[attr-defined]
 
 
@@ -62,6 +64,21 @@ def test_both_passes_of_sintel_have_figures_of_their_own(tmp_path: Path) -> None
         "epe_by_pair_clean",
         "fl_all_clean",
     }
+
+
+def test_sintels_invalid_pixels_are_left_out_if_asked_for(tmp_path: Path) -> None:
+    write_sintel(tmp_path / "training")
+    write_picture(tmp_path / "training" / "final" / "alley_1" / "frame_0001.png", blue=12)  # off by 6 px
+    options = {"passes": ["final"], "leave_out_invalid": True}
+    with pytest.raises(ValueError, match=r"frame_0001\.flo has no picture of invalid pixels in a folder `invalid`"):
+        protocol(sintel, tmp_path, **options)
+    for scene, number in (("alley_1", 2), ("bamboo_2", 1), ("bamboo_2", 2)):
+        write_invalid(tmp_path / "training", scene, number, [])
+    write_invalid(tmp_path / "training", "alley_1", 1, [(x, y) for x in range(WIDTH) for y in range(HEIGHT // 2)])
+    found = figures(protocol(sintel, tmp_path, **options), tmp_path / "without")
+    assert found["epe_final"] == pytest.approx(6 * 0.5 / 3.5, rel=1e-4)
+    found = figures(protocol(sintel, tmp_path, passes=["final"]), tmp_path / "with")
+    assert found["epe_final"] == pytest.approx(6 / 4, rel=1e-4)
 
 
 def write_kitti(folder: Path, frames: str = "image_2") -> None:

@@ -20,6 +20,7 @@ from perceiver_io.training.data.flow import FlowFolder, find_pairs
 from perceiver_io.training.data.images import ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.fingerprints import content_digest, described, fingerprint, own_fingerprint, same
+from perceiver_io.training.flow_augmentation import cropped
 from perceiver_io.training.image_classification import Pairs
 from perceiver_io.training.language import MaskedWords
 from tests.training.small_run import Pictures
@@ -39,7 +40,7 @@ def clips(folder: Path, size: int = 7) -> Any:
 
 
 def pairs(folder: Path, size: int = 7) -> Any:
-    return SkipUnusable(FlowFolder(find_pairs(folder), crop_size=(size, 7)))
+    return SkipUnusable(FlowFolder(find_pairs(folder), cropped((size, 7))))
 
 
 @pytest.fixture

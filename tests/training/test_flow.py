@@ -10,8 +10,15 @@ from torch import Tensor
 
 from perceiver_io.media import write_flo
 from perceiver_io.training import Draw
-from perceiver_io.training.data.flow import FlowFolder, PairFiles, find_pairs, split_pairs
-from tests.media.test_flow import write_pfm
+from perceiver_io.training.data.flow import FlowFolder, PairFiles, find_pairs, find_training_pairs, split_pairs
+from perceiver_io.training.flow_augmentation import (
+    cropped,
+    cropped_and_mirrored,
+    known_flow,
+    raft_kitti,
+    reversed_flow,
+)
+from tests.media.test_flow import write_kitti_flow, write_pfm
 
 HEIGHT, WIDTH = 20, 30
 
@@ -106,7 +113,7 @@ class TestFlowFolder:
         assert torch.equal(pixels(pair["frame2"])[2], torch.full((HEIGHT, WIDTH), 200.0))
 
     def test_crops_and_mirrored_motion(self, tmp_path: Path) -> None:
-        pairs = FlowFolder([write_chairs(tmp_path)], crop_size=(7, 11))
+        pairs = FlowFolder([write_chairs(tmp_path)], cropped_and_mirrored((7, 11)))
         corners, signs = set(), set()
         for seed in range(200):
             pair = pairs[Draw(0, seed)]
@@ -125,7 +132,9 @@ class TestFlowFolder:
         assert {y for _, y in corners} == set(range(HEIGHT - 7 + 1))
 
     def test_an_example_depends_on_the_draw_alone(self, tmp_path: Path) -> None:
-        first, second = (FlowFolder([write_chairs(tmp_path)], crop_size=(7, 11))[Draw(0, 4)] for _ in range(2))
+        first, second = (
+            FlowFolder([write_chairs(tmp_path)], cropped_and_mirrored((7, 11)))[Draw(0, 4)] for _ in range(2)
+        )
         assert all(torch.equal(first[name], second[name]) for name in first)
 
     def test_damaged_files_are_named(self, tmp_path: Path) -> None:
@@ -144,7 +153,7 @@ class TestFlowFolder:
     def test_sizes_that_do_not_fit(self, tmp_path: Path) -> None:
         files = write_chairs(tmp_path)
         with pytest.raises(ValueError, match=r"00001_img1\.ppm has 20×30 pixels; pairs must have at least 21×8"):
-            FlowFolder([files], crop_size=(21, 8))[Draw(0, 0)]
+            FlowFolder([files], cropped((21, 8)))[Draw(0, 0)]
         write_picture(files.frame2, height=19)
         with pytest.raises(ValueError, match=r"must have one size; they have 20×30, 19×30, 20×30 pixels"):
             FlowFolder([files])[Draw(0, 0)]
@@ -173,3 +182,72 @@ def test_flying_things_are_found_forwards_and_backwards(tmp_path: Path) -> None:
         ("0007.png", "0006.png"),
     ]
     assert torch.equal(FlowFolder(pairs)[Draw(0, 0)]["flow"], flow)
+
+
+def write_invalid(directory: Path, scene: str, number: int, places: list[tuple[int, int]], width: int = WIDTH) -> Path:
+    path = directory / "invalid" / scene / f"frame_{number:04}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.new("L", (width, HEIGHT))
+    for place in places:
+        mask.putpixel(place, 255)
+    mask.save(path)
+    return path
+
+
+class TestInvalidPixels:
+    def test_sintels_are_unknown(self, tmp_path: Path) -> None:
+        write_sintel(tmp_path)
+        path = write_invalid(tmp_path, "alley_1", 2, [(3, 4), (29, 19)])
+        pairs = find_pairs(tmp_path)
+        assert [pair.invalid for pair in pairs] == [None, path, None, None]
+        flow = FlowFolder(pairs)[Draw(1, 0)]["flow"]
+        assert flow.isinf().all(0).nonzero().tolist() == [[4, 3], [19, 29]]
+        assert FlowFolder(pairs)[Draw(0, 0)]["flow"].isfinite().all()
+
+    def test_they_belong_to_the_fingerprint(self, tmp_path: Path) -> None:
+        write_sintel(tmp_path)
+        prints = {FlowFolder(find_pairs(tmp_path)).fingerprint()}
+        for places in ([], [(3, 4)]):
+            write_invalid(tmp_path, "alley_1", 2, places)
+            prints.add(FlowFolder(find_pairs(tmp_path)).fingerprint())
+        assert len(prints) == 3
+
+    def test_damaged_ones_are_named(self, tmp_path: Path) -> None:
+        write_sintel(tmp_path)
+        path = write_invalid(tmp_path, "alley_1", 2, [], width=WIDTH - 1)
+        pairs = FlowFolder(find_pairs(tmp_path))
+        with pytest.raises(ValueError, match=r"frame_0002\.png must have the size of the motion; they have 20×29 and"):
+            pairs[Draw(1, 0)]
+        path.write_bytes(b"no picture")
+        with pytest.raises(ValueError, match=r"invalid/alley_1/frame_0002\.png is not a picture"):
+            pairs[Draw(1, 0)]
+
+
+def test_both_ways(tmp_path: Path) -> None:
+    one_way = FlowFolder([write_chairs(tmp_path, number) for number in (1, 2)])
+    pairs = FlowFolder(one_way.files, both_ways=True)
+    assert (len(one_way), len(pairs)) == (2, 4)
+    assert one_way.fingerprint() != pairs.fingerprint()
+    forwards, back = pairs[Draw(1, 0)], pairs[Draw(3, 0)]
+    assert back["frame1"].equal(forwards["frame2"])
+    assert back["frame2"].equal(forwards["frame1"])
+    # What is at (x, y) goes to (2 x + 1, 2 y + 1).
+    assert back["flow"][:, 3, 5].tolist() == [2 - 5, 1 - 3]
+    assert back["flow"].equal(reversed_flow(forwards["flow"]))
+
+
+def test_kittis_layout_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "training" / "flow_occ").mkdir(parents=True)
+    for frame in (10, 11):
+        write_picture(tmp_path / "training" / "image_2" / f"000000_{frame}.png")
+    flow = torch.full((2, HEIGHT, WIDTH), torch.inf)
+    flow[:, 5, 6] = torch.tensor([3.0, -1.0])
+    write_kitti_flow(tmp_path / "training" / "flow_occ" / "000000_10.png", flow)
+    for folder in (tmp_path, tmp_path / "training"):
+        (files,) = find_training_pairs(folder)
+        assert FlowFolder([files])[Draw(0, 0)]["flow"].equal(flow)
+    crops = FlowFolder([files], raft_kitti((18, 27)))
+    known = [known_flow(crops[Draw(0, seed)]["flow"]).sum() for seed in range(30)]
+    assert max(known) == 1
+    write_sintel(tmp_path / "sintel")
+    assert find_training_pairs(tmp_path / "sintel", "final") == find_pairs(tmp_path / "sintel", "final")

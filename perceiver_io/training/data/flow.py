@@ -13,6 +13,7 @@ from perceiver_io.media import load_image, read_flo, read_kitti_flow, read_pfm_f
 from perceiver_io.processors import prepare_frame
 from perceiver_io.training.data.files import data_files
 from perceiver_io.training.fingerprints import files_digest
+from perceiver_io.training.flow_augmentation import FlowAugmentation, reversed_flow
 from perceiver_io.training.sampling import Draw
 
 # What the files of a pair are called: FlyingChairs' `00001_img1.ppm`, AutoFlow's folders with `im0.png`.
@@ -22,20 +23,21 @@ _PICTURE_SUFFIXES = (".png", ".ppm", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class PairFiles(NamedTuple):
-    """The files of a pair."""
+    """The files of a pair; Sintel also marks pixels whose motion is not to be trusted, by white ones of a picture."""
 
     frame1: Path
     frame2: Path
     flow: Path
+    invalid: Path | None = None
 
 
 def find_pairs(directory: str | Path, sintel_pass: str = "clean") -> list[PairFiles]:
     """Maps a folder to the pairs of frames in it, however deep, in sorted order.
 
     Four ways of naming are understood: Sintel's (`clean/SCENE/frame_0001.png` and `frame_0002.png` with
-    `flow/SCENE/frame_0001.flo`), FlyingChairs' (`00001_img1.ppm`, `00001_img2.ppm`, `00001_flow.flo`), AutoFlow's
-    (folders with `im0.png`, `im1.png` and `forward.flo`) and FlyingThings3D's
-    (`frames_cleanpass/…/left/0006.png` and `0007.png` with
+    `flow/SCENE/frame_0001.flo` and, if it is there, `invalid/SCENE/frame_0001.png`), FlyingChairs'
+    (`00001_img1.ppm`, `00001_img2.ppm`, `00001_flow.flo`), AutoFlow's (folders with `im0.png`, `im1.png` and
+    `forward.flo`) and FlyingThings3D's (`frames_cleanpass/…/left/0006.png` and `0007.png` with
     `optical_flow/…/into_future/left/OpticalFlowIntoFuture_0006_L.pfm`; into the past likewise).
 
     Args:
@@ -57,6 +59,14 @@ def find_pairs(directory: str | Path, sintel_pass: str = "clean") -> list[PairFi
             "(im0.png, im1.png, forward.flo) or FlyingThings3D (frames_cleanpass, optical_flow)"
         )
     return found
+
+
+def find_training_pairs(directory: str | Path, sintel_pass: str = "clean") -> list[PairFiles]:
+    """Maps a folder to its pairs, as `find_kitti_pairs` if it is laid out as KITTI is, else as `find_pairs`."""
+    folder = Path(directory)
+    if any((part / "flow_occ").is_dir() for part in (folder, folder / "training")):
+        return find_kitti_pairs(folder)
+    return find_pairs(folder, sintel_pass)
 
 
 # KITTI's folders of frames: those of 2015, and those of 2012 in colour and in grey.
@@ -108,7 +118,9 @@ def _pair(flow: Path, sintel_pass: str) -> PairFiles | None:
         return None
     scene = flow.parents[2] / sintel_pass / flow.parent.name
     following = f"{prefix}_{int(number) + 1:0{len(number)}}"
-    return PairFiles(_picture(flow, scene / flow.stem), _picture(flow, scene / following), flow)
+    invalid = flow.parents[2] / "invalid" / flow.parent.name / f"{flow.stem}.png"
+    frame1, frame2 = (_picture(flow, scene / name) for name in (flow.stem, following))
+    return PairFiles(frame1, frame2, flow, invalid if invalid.is_file() else None)
 
 
 # FlyingThings3D's names: forwards and backwards in time, seen from the left and from the right.
@@ -151,12 +163,13 @@ def split_pairs(pairs: Sequence[PairFiles]) -> tuple[list[PairFiles], list[PairF
 class FlowFolder:
     """Maps draws to pairs of frames from files: "frame1" and "frame2" in -1…1, and "flow" (x, y) in pixels.
 
-    A pair that cannot be read ends the run with an error that names the file; `SkipUnusable` leaves such pairs out.
+    Motion that is not known, or that the data's owners mark as invalid, is infinite. A pair that cannot be read ends
+    the run with an error that names the file; `SkipUnusable` leaves such pairs out.
 
     Args:
         files: see `find_pairs`.
-        crop_size: height and width in pixels of what is cut out at random, and mirrored at random along both axes;
-            None leaves the pairs whole.
+        augmentation: what becomes of the pairs, with a crop; None leaves them whole.
+        both_ways: whether each pair also comes with its frames in reverse, as another example; see `reversed_flow`.
         min_size: height and width in pixels that whole pairs must have.
 
     Raises:
@@ -166,38 +179,42 @@ class FlowFolder:
     def __init__(
         self,
         files: Iterable[PairFiles],
-        crop_size: tuple[int, int] | None = None,
+        augmentation: FlowAugmentation | None = None,
         *,
+        both_ways: bool = False,
         min_size: tuple[int, int] = (1, 1),
     ) -> None:
         self.files = list(files)
         if not self.files:
             raise ValueError("a data set needs at least one pair of frames")
-        self.crop_size = crop_size
-        self.min_size = crop_size or min_size
+        self.augmentation = augmentation
+        self.both_ways = both_ways
+        self.min_size = augmentation.size if augmentation else min_size
 
     def fingerprint(self) -> str:
-        """Tells these pairs from others: by a digest of their names, sizes and content, and how they are cut."""
-        return f"{files_digest(path for files in self.files for path in files)} {self.crop_size}"
+        """Tells these pairs from others: by a digest of their names, sizes and content, and what becomes of them."""
+        digest = files_digest(path for files in self.files for path in files if path is not None)
+        return f"{digest} {self.augmentation} {self.both_ways}"
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.files) * (1 + self.both_ways)
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        """Reads a pair, crops and mirrors it.
+        """Reads a pair and augments it; in the second half of the examples, the pairs of the first are in reverse.
 
         Raises:
             FileNotFoundError: a file is gone.
             ValueError: a file is damaged, or the three differ in size or are too small, naming the file.
         """
-        files = self.files[draw.index]
+        turn, number = divmod(draw.index, len(self.files))
+        files = self.files[number]
         frames = [prepare_frame(load_image(path)) for path in (files.frame1, files.frame2)]
         read = _READERS[files.flow.suffix.lower()]
         pair = dict(zip(("frame1", "frame2", "flow"), (*frames, read(files.flow)), strict=True))
         sizes = {tuple(part.shape[1:]) for part in pair.values()}
         if len(sizes) > 1:
             shapes = ", ".join("×".join(map(str, part.shape[1:])) for part in pair.values())
-            raise ValueError(f"{', '.join(map(str, files))} must have one size; they have {shapes} pixels")
+            raise ValueError(f"{', '.join(map(str, files[:3]))} must have one size; they have {shapes} pixels")
         (size,) = sizes
         if any(side < wanted for side, wanted in zip(size, self.min_size, strict=True)):
             raise ValueError(
@@ -206,21 +223,18 @@ class FlowFolder:
             )
         if not all(pair[name].isfinite().all() for name in ("frame1", "frame2")):
             raise ValueError(f"{files.frame1} or {files.frame2} has pixels that are no numbers")
-        if self.crop_size is None:
+        if files.invalid is not None:
+            pair["flow"] = _without_invalid(pair["flow"], files.invalid)
+        if turn:
+            pair = {"frame1": pair["frame2"], "frame2": pair["frame1"], "flow": reversed_flow(pair["flow"])}
+        if self.augmentation is None:
             return pair
-        return _cropped_and_mirrored(pair, self.crop_size, torch.Generator().manual_seed(draw.seed))
+        return self.augmentation(pair, torch.Generator().manual_seed(draw.seed))
 
 
-def _cropped_and_mirrored(
-    pair: dict[str, Tensor], crop_size: tuple[int, int], random: torch.Generator
-) -> dict[str, Tensor]:
-    window = []
-    for side, wanted in zip(pair["flow"].shape[1:], crop_size, strict=True):
-        start = int(torch.randint(side - wanted + 1, (), generator=random))
-        window.append(slice(start, start + wanted))
-    pair = {name: part[:, window[0], window[1]] for name, part in pair.items()}
-    mirrored = torch.rand(2, generator=random) < 0.5  # along x, along y
-    axes = [axis for axis, mirror in zip((-1, -2), mirrored.tolist(), strict=True) if mirror]
-    pair = {name: part.flip(axes) for name, part in pair.items()}
-    sign = 1 - 2 * mirrored.float()  # what is seen in a mirror moves the other way
-    return {**pair, "flow": pair["flow"] * sign[:, None, None]}
+def _without_invalid(flow: Tensor, path: Path) -> Tensor:
+    invalid = torch.from_numpy(load_image(path)).amax(-1) > 0
+    if invalid.shape != flow.shape[1:]:
+        sizes = " and ".join("×".join(map(str, shape)) for shape in (invalid.shape, flow.shape[1:]))
+        raise ValueError(f"{path} must have the size of the motion; they have {sizes} pixels")
+    return flow.masked_fill(invalid, math.inf)
