@@ -1,23 +1,38 @@
 """Batches on the device, copied there while the step before them is computed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 
-def on_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Maps batches to the same on a device; on CUDA, each is copied on a stream of its own before it is asked for."""
+def copied(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Maps a batch to the same on a device."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def on_device(
+    batches: Iterator[dict[str, Tensor]],
+    device: torch.device,
+    finish: Callable[[dict[str, Tensor], torch.device], dict[str, Tensor]] = copied,
+) -> Iterator[dict[str, Tensor]]:
+    """Maps batches to the same on a device; on CUDA, each is made on a stream of its own before it is asked for.
+
+    Args:
+        batches: in memory, pinned where the device is CUDA.
+        device: where they go.
+        finish: brings a batch there.
+    """
     if device.type != "cuda":
         for batch in batches:
-            yield _copied(batch, device)
+            yield finish(batch, device)
         return
     stream = torch.cuda.Stream(device)
 
     def upcoming() -> dict[str, Tensor] | None:
         batch = next(batches, None)
         with torch.cuda.stream(stream):
-            return None if batch is None else _copied(batch, device)
+            return None if batch is None else finish(batch, device)
 
     following = upcoming()
     while following is not None:
@@ -28,7 +43,3 @@ def on_device(batches: Iterator[dict[str, Tensor]], device: torch.device) -> Ite
             tensor.record_stream(current)  # its memory is not given away while the step uses it
         following = upcoming()
         yield batch
-
-
-def _copied(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -145,41 +145,52 @@ def solarize_add(image: Picture, addition: int, threshold: int = 128) -> Picture
     return look_up(image, 3 * [np.where(threshold > _VALUES, (_VALUES + addition).clip(0, 255), _VALUES)])
 
 
-def rotate(image: Picture, degrees: float, fill: int = GREY) -> Picture:
-    """Turns a picture about its centre, counterclockwise for positive degrees."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    middle_y, middle_x = ((side - 1) / 2 for side in image.shape[1:])
-    return transform(
-        image,
-        (
+Row = tuple[float, float, float]
+
+
+def affine_rows(name: str, size: Sequence[int], number: float) -> tuple[Row, Row]:
+    """Maps an operation that moves pixels to what `transform` moves them by.
+
+    Args:
+        name: rotate, shear_x, shear_y, translate_x or translate_y.
+        size: height and width of the picture.
+        number: degrees, level or pixels.
+    """
+    if name == "rotate":
+        cos, sin = math.cos(math.radians(number)), math.sin(math.radians(number))
+        middle_y, middle_x = ((side - 1) / 2 for side in size)
+        return (
             (cos, -sin, middle_x - cos * middle_x + sin * middle_y),
             (sin, cos, middle_y - sin * middle_x - cos * middle_y),
-        ),
-        fill,
-    )
+        )
+    x = {"shear_x": (1.0, number, 0.0), "translate_x": (1.0, 0.0, number)}
+    y = {"shear_y": (number, 1.0, 0.0), "translate_y": (0.0, 1.0, number)}
+    return x.get(name, (1.0, 0.0, 0.0)), y.get(name, (0.0, 1.0, 0.0))
+
+
+def rotate(image: Picture, degrees: float, fill: int = GREY) -> Picture:
+    """Turns a picture about its centre, counterclockwise for positive degrees."""
+    return transform(image, affine_rows("rotate", image.shape[1:], degrees), fill)
 
 
 def shear_x(image: Picture, level: float, fill: int = GREY) -> Picture:
     """Shifts each row to the left by `level` times its distance from the top."""
-    return transform(image, ((1.0, level, 0.0), (0.0, 1.0, 0.0)), fill)
+    return transform(image, affine_rows("shear_x", image.shape[1:], level), fill)
 
 
 def shear_y(image: Picture, level: float, fill: int = GREY) -> Picture:
     """Shifts each column up by `level` times its distance from the left."""
-    return transform(image, ((1.0, 0.0, 0.0), (level, 1.0, 0.0)), fill)
+    return transform(image, affine_rows("shear_y", image.shape[1:], level), fill)
 
 
 def translate_x(image: Picture, pixels: float, fill: int = GREY) -> Picture:
     """Shifts a picture to the left."""
-    return transform(image, ((1.0, 0.0, pixels), (0.0, 1.0, 0.0)), fill)
+    return transform(image, affine_rows("translate_x", image.shape[1:], pixels), fill)
 
 
 def translate_y(image: Picture, pixels: float, fill: int = GREY) -> Picture:
     """Shifts a picture up."""
-    return transform(image, ((1.0, 0.0, 0.0), (0.0, 1.0, pixels)), fill)
-
-
-Row = tuple[float, float, float]
+    return transform(image, affine_rows("translate_y", image.shape[1:], pixels), fill)
 
 
 def transform(image: Picture, rows: tuple[Row, Row], fill: int = GREY) -> Picture:

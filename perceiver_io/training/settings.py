@@ -1,7 +1,7 @@
 """Settings of a run, and the contracts of what the trainer is given."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -31,6 +31,17 @@ class Dataset(Protocol):
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Maps a draw to one example; whatever is random about it comes from the draw's seed."""
+
+
+@runtime_checkable
+class FinishedOnDevice(Protocol):
+    """A data set whose batches are finished where they are learned from, such as augmented on the graphics card."""
+
+    def collate(self, examples: Sequence[Batch]) -> Batch:
+        """Joins examples, in the process that loads them."""
+
+    def finish(self, batch: Batch, device: torch.device) -> Batch:
+        """Maps what `collate` made to the batch, on a device."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from perceiver_io.training.sampling import Draw, derived_seed
-from perceiver_io.training.settings import Batch, Dataset, Objective
+from perceiver_io.training.settings import Batch, Dataset, FinishedOnDevice, Objective
 
 # PyTorch's table has the GPU's kernels of attention, but not these.
 _COUNTS: dict[Any, Callable[..., int]] = {
@@ -95,7 +95,10 @@ def optimizer_bytes(model: nn.Module, make_optimizer: Callable[[nn.Module], Opti
 def first_examples(dataset: Dataset, number: int) -> Batch:
     """A batch of the first examples of a data set (see `Trainer`); of one that has fewer, several times over."""
     draws = [Draw(index % len(dataset), derived_seed(index)) for index in range(number)]
-    batch: Batch = default_collate([dataset[draw] for draw in draws])
+    examples = [dataset[draw] for draw in draws]
+    if isinstance(dataset, FinishedOnDevice):
+        return dataset.finish(dataset.collate(examples), torch.device("cpu"))
+    batch: Batch = default_collate(examples)
     return batch
 
 

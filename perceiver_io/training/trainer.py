@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.training.averaging import AveragedWeights
-from perceiver_io.training.device_batches import on_device
+from perceiver_io.training.device_batches import copied, on_device
 from perceiver_io.training.distributed import (
     any_process,
     distribute,
@@ -37,6 +37,7 @@ from perceiver_io.training.settings import (
     Batch,
     Dataset,
     Evaluation,
+    FinishedOnDevice,
     Objective,
     Precision,
     TrainerConfig,
@@ -151,8 +152,10 @@ class Trainer:
             num_workers=config.num_workers,
             pin_memory=config.device.type == "cuda",
             worker_init_fn=obey_the_trainer_alone,
+            collate_fn=self.dataset.collate if isinstance(self.dataset, FinishedOnDevice) else None,
         )
-        batches = on_device(self._prepared(loader), config.device)
+        finish = self.dataset.finish if isinstance(self.dataset, FinishedOnDevice) else copied
+        batches = on_device(self._prepared(loader), config.device, finish)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
         for step in range(start + 1, config.num_steps + 1):
             with self._pace.step():

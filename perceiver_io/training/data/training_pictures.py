@@ -9,6 +9,7 @@ from perceiver_io.media.picture_files import Decoding, PictureFile
 from perceiver_io.training.augmentation import TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile
 from perceiver_io.training.data.tar_files import LabelledMember, TarMember
+from perceiver_io.training.device_augmentation import unfinished
 from perceiver_io.training.fingerprints import described, files_digest
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch
@@ -21,6 +22,8 @@ class TrainingPictures:
         files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives.
         augmentation: of the pictures.
         decoding: of JPEGs; one that is scaled makes other pictures, and so another fingerprint.
+        finished: whether pictures are augmented here. Otherwise crops leave as they were decoded, with all that is
+            drawn for them, for `AugmentedOnDevice`.
 
     Raises:
         ValueError: if there are no files.
@@ -31,12 +34,15 @@ class TrainingPictures:
         files: Sequence[LabelledFile | LabelledMember],
         augmentation: TrainingAugmentation,
         decoding: Decoding | None = None,
+        *,
+        finished: bool = True,
     ) -> None:
         if not files:
             raise ValueError("a data set needs at least one picture file")
         self.files: list[LabelledFile | LabelledMember] = list(files)
         self.augmentation = augmentation
         self.decoding = decoding or Decoding()
+        self.finished = finished
 
     def fingerprint(self) -> str:
         """Tells these pictures from others: by a digest of their names, content and labels, and their preparation."""
@@ -61,8 +67,10 @@ class TrainingPictures:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         pixels, scale = file.part(drawn.window, self.augmentation.size)
-        image = self.augmentation.apply(torch.from_numpy(pixels).permute(2, 0, 1), drawn.at_scale(scale))
-        return {"image": image, "label": torch.tensor(label)}
+        crop, drawn = torch.from_numpy(pixels).permute(2, 0, 1), drawn.at_scale(scale)
+        if not self.finished:
+            return {**unfinished(crop, drawn, self.augmentation), "label": torch.tensor(label)}
+        return {"image": self.augmentation.apply(crop, drawn), "label": torch.tensor(label)}
 
 
 def _content(path: Path | TarMember) -> bytes:

@@ -11,6 +11,7 @@ from perceiver_io.training.data.class_folders import find_labelled_files
 from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.data.training_pictures import TrainingPictures
+from perceiver_io.training.device_augmentation import AugmentedOnDevice
 from perceiver_io.training.image_classification import ClassificationEvaluation, ClassificationObjective, Pairs
 from perceiver_io.training.recipes import Recipe
 from perceiver_io.training.tasks.task import Material, Task, check_apart
@@ -30,11 +31,13 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | P
         raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")
     decoding = Decoding(scaled=arguments.scaled_decoding, decoder=decoder_at_hand(arguments.jpeg_decoder))
     augmentation = TrainingAugmentation(size=(height, width))
-    pictures = SkipUnusable(TrainingPictures(training_files, augmentation, decoding))
+    on_device = arguments.augment_on_device
+    pictures = SkipUnusable(TrainingPictures(training_files, augmentation, decoding, finished=not on_device))
+    pairs = Pairs(pictures)
     held_out = SkipUnusable(ImageFolder(held_out_files, EvaluationCrop(size=(height, width))))
     return Material(
         config=dataclasses.replace(config, num_classes=len(classes)),
-        dataset=Pairs(pictures),
+        dataset=AugmentedOnDevice(pairs, augmentation) if on_device else pairs,
         objective=ClassificationObjective(),
         evaluate=ClassificationEvaluation(dataset=held_out, num_workers=arguments.workers),
         description=f"{len(pictures)} pictures of {arguments.data}; {len(held_out)} others are held out",
@@ -57,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode large JPEGs at 1/2, 1/4 or 1/8 where the crop stays as large as the model's input: faster, and "
         "slightly other pixels than the paper's",
+    )
+    group.add_argument(
+        "--augment-on-device",
+        action="store_true",
+        help="flip, change and resize pictures where the model is trained, so that --workers only decode and crop",
     )
 
 
