@@ -290,5 +290,6 @@ def _resized(crops: _Crops, rows: Taps, columns: Taps) -> Float32[Tensor, "batch
 
 
 def _normalised(images: Float32[Tensor, "batch height width 3"]) -> Float32[Tensor, "batch 3 height width"]:
-    mean, deviation = (255 * torch.tensor(values, device=images.device) for values in (MEAN_RGB, STDDEV_RGB))
+    statistics = (255 * torch.tensor(values) for values in (MEAN_RGB, STDDEV_RGB))
+    mean, deviation = (values.to(images.device, non_blocking=True) for values in statistics)
     return ((images - mean) / deviation).permute(0, 3, 1, 2).contiguous()
