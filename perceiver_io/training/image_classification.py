@@ -1,6 +1,7 @@
 """Image classification: mixed pictures, soft labels, and the share of pictures whose class is right."""
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from perceiver_io.checks import has_values
-from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.evaluation import HeldOutBatches
 from perceiver_io.training.fingerprints import own_fingerprint
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
@@ -173,13 +174,15 @@ class ClassificationEvaluation:
     batch_size: int = 64
     num_workers: int = 0
 
+    @cached_property
+    def _held_out(self) -> HeldOutBatches:
+        return HeldOutBatches(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers)
+
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns "accuracy", the share of right classes, and "loss", the cross-entropy without smoothing."""
         device = next(model.parameters()).device
-        batches = held_out_batches(
-            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
-        )
+        batches = self._held_out.on(device)
         right, loss = 0, 0.0
         for batch in batches:
             logits, labels = model(batch["image"]).float(), batch["label"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_io.processors import BytesTokenizer
-from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.evaluation import HeldOutBatches
 from perceiver_io.training.fingerprints import own_fingerprint
 from perceiver_io.training.points import masked_points
 from perceiver_io.training.sampling import Draw, derived_seed
@@ -118,6 +119,11 @@ class MaskedLanguageEvaluation:
     num_workers: int = 0
     seed: int | None = None
 
+    @cached_property
+    def _held_out(self) -> HeldOutBatches:
+        seed = () if self.seed is None else (self.seed,)
+        return HeldOutBatches(self.dataset, *seed, batch_size=self.batch_size, num_workers=self.num_workers)
+
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns shares of all masked bytes, and the mean cross-entropy at them in nats.
@@ -128,10 +134,7 @@ class MaskedLanguageEvaluation:
             ValueError: if the text is so short that none of its words is masked.
         """
         device = next(model.parameters()).device
-        seed = () if self.seed is None else (self.seed,)
-        batches = held_out_batches(
-            self.dataset, *seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
-        )
+        batches = self._held_out.on(device)
         right, right_by_frequency, number, loss = 0, 0, 0, 0.0
         for batch in batches:
             tokens, masked = batch["tokens"], batch["masked"]

@@ -1,6 +1,7 @@
 """Training for optical flow: the end-point error as loss and as metric (paper, section 4.3)."""
 
 import dataclasses
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from perceiver_io.media.flow import UNKNOWN_FLOW
 from perceiver_io.position_encoding import select_rows
-from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.evaluation import HeldOutBatches
 from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
 
@@ -66,15 +67,17 @@ class OpticalFlowEvaluation:
     batch_size: int = 1
     num_workers: int = 0
 
+    @cached_property
+    def _held_out(self) -> HeldOutBatches:
+        return HeldOutBatches(self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers)
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns "end_point_error", that of predicting no motion ("zero_error"), both in pixels, and their ratio.
 
         Errors are means over pixels of means over pairs: each pair counts alike.
         """
         device = next(model.parameters()).device
-        batches = held_out_batches(
-            self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
-        )
+        batches = self._held_out.on(device)
         errors, zero_errors = [], []
         for batch in batches:
             frame1, frame2, target = (batch[name] for name in ("frame1", "frame2", "flow"))

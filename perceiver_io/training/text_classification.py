@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from perceiver_io.optional import needs_extra
 from perceiver_io.training.data.glue import GlueTask, GlueTexts
-from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.evaluation import HeldOutBatches
 from perceiver_io.training.trainer import Batch
 
 
@@ -123,13 +124,15 @@ class GlueEvaluation:
     batch_size: int = 64
     num_workers: int = 0
 
+    @cached_property
+    def _held_out(self) -> HeldOutBatches:
+        return HeldOutBatches(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers)
+
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns the figures of `glue_figures`."""
         device = next(model.parameters()).device
-        batches = held_out_batches(
-            self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, device=device
-        )
+        batches = self._held_out.on(device)
         rows = [
             torch.stack(
                 [predictions(glue_logits(model, batch), self.task), batch["label"].float(), batch["group"].float()]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from einops import rearrange
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from perceiver_io.models import VideoAutoencodingConfig
 from perceiver_io.position_encoding import select_rows
-from perceiver_io.training.evaluation import held_out_batches
+from perceiver_io.training.evaluation import HeldOutBatches
 from perceiver_io.training.image_classification import soft_targets
 from perceiver_io.training.points import draw_points
 from perceiver_io.training.trainer import Batch, Dataset
@@ -122,12 +123,14 @@ class VideoAutoencodingEvaluation:
     batch_size: int = 16
     num_workers: int = 0
 
+    @cached_property
+    def _held_out(self) -> HeldOutBatches:
+        return HeldOutBatches(self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers)
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Returns "image_psnr" and "audio_psnr" in dB, means over clips, and "label_accuracy"."""
         device = next(model.parameters()).device
-        batches = held_out_batches(
-            self.dataset, self.seed, batch_size=self.batch_size, num_workers=self.num_workers, device=device
-        )
+        batches = self._held_out.on(device)
         figures: dict[str, list[Tensor]] = {"image_psnr": [], "audio_psnr": [], "label_accuracy": []}
         for batch in batches:
             video, audio, label = (batch[name] for name in ("video", "audio", "label"))
