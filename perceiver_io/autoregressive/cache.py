@@ -50,7 +50,8 @@ class Slots:
         if valid is not None and self.valid is None:
             self.valid = torch.ones(valid.shape[0], self.capacity, dtype=torch.bool, device=valid.device)
         if self.valid is not None:
-            self.valid[:, self.new] = True if valid is None else valid
+            new = self.valid[:, self.new]
+            new.fill_(True) if valid is None else new.copy_(valid)
 
     def mask(self) -> Bool[Tensor, "batch 1 held"] | None:
         """Which of the entries are none of padding, None for all."""
@@ -102,6 +103,8 @@ class Cache:
         self.padding: Int[Tensor, "batch 1"] | None = None
         # What a faster way through the layers looks up once for all steps.
         self.prepared: object = None
+        # What replays steps, from one clearing to the next.
+        self.recorded: object = None
 
     @property
     def num_inputs(self) -> int:

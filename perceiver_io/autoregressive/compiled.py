@@ -46,54 +46,76 @@ class CompiledStep:
         inputs, latents = self._cache.inputs, self._cache.latents
         for slots in (inputs, latents):
             slots.advance(1, None)
-        logits: Tensor = self._program(tokens, positions, *_place(inputs, tokens), *_place(latents, tokens))
+        places = (*place(inputs, tokens, inputs.capacity), *place(latents, tokens, latents.capacity))
+        logits: Tensor = self._program(tokens, positions, *places)
         return logits.clone()  # a graph's result lies where that of the next step will
 
-    def _run(
-        self,
-        tokens: Tensor,
-        positions: Tensor,
-        input_slot: Tensor,
-        inputs_held: Tensor,
-        latent_slot: Tensor,
-        latents_held: Tensor,
-    ) -> Tensor:
-        model, cache = self._model, self._cache
-        inputs = model._embed(tokens, positions)
-        latents = model.latent_query.finish(model.latent_query(inputs))
-        rotations = model._rotations(positions[..., 0], 1)
-        fixed = _FixedCache(
-            [_FixedKVCache(layer, input_slot) for layer in cache.cross_attends],
-            [_FixedKVCache(layer, latent_slot) for layer in cache.self_attends],
-        )
-        logits: Tensor = model._logits(model._attend(latents, inputs, (inputs_held, latents_held), rotations, fixed))
-        return logits[:, 0]
+    def _run(self, *arguments: Tensor) -> Tensor:
+        return step_logits(self._model, self._cache, self._model._attend, *arguments)
+
+
+def step_logits(
+    model: Any,
+    cache: Cache,
+    attend: Callable[..., Tensor],
+    tokens: Int[Tensor, "batch 1"],
+    positions: Int[Tensor, "#batch 1 axes"],
+    input_slot: Int[Tensor, "1"],
+    inputs_held: Bool[Tensor, "#batch 1 inputs"],
+    latent_slot: Int[Tensor, "1"],
+    latents_held: Bool[Tensor, "#batch 1 latents"],
+) -> Float[Tensor, "batch vocab"]:
+    """Maps one new token of each sequence to the logits of what comes next, and keeps its keys and values.
+
+    Args:
+        model: a `PerceiverAR`.
+        cache: whose buffers are there.
+        attend: the model's `_attend`.
+        tokens: new ones.
+        positions: of these.
+        input_slot: place of the new input in the buffers.
+        inputs_held: which of so many inputs in them count.
+        latent_slot: likewise, of latents.
+        latents_held: likewise.
+    """
+    inputs = model._embed(tokens, positions)
+    latents = model.latent_query.finish(model.latent_query(inputs))
+    rotations = model._rotations(positions[..., 0], 1)
+    fixed = _FixedCache(
+        [_FixedKVCache(layer, input_slot, inputs_held.shape[-1]) for layer in cache.cross_attends],
+        [_FixedKVCache(layer, latent_slot, latents_held.shape[-1]) for layer in cache.self_attends],
+    )
+    logits: Tensor = model._logits(attend(latents, inputs, (inputs_held, latents_held), rotations, fixed))
+    return logits[:, 0]
 
 
 class _FixedKVCache:
-    """The keys and values of one attention, all that there is room for."""
+    """The keys and values of one attention, as many as fit a size."""
 
-    def __init__(self, cache: KVCache, slot: Tensor) -> None:
-        self.cache, self.slot = cache, slot
+    def __init__(self, cache: KVCache, slot: Tensor, size: int) -> None:
+        self.cache, self.slot, self.size = cache, slot, size
 
     def __call__(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.cache.keys, self.cache.values
         assert keys is not None and values is not None
         keys.index_copy_(2, self.slot, key)
         values.index_copy_(2, self.slot, value)
-        return keys, values
+        return keys[:, :, : self.size], values[:, :, : self.size]
 
 
-class _FixedCache:
+class _FixedCache(Cache):
     """What `PerceiverAR._attend` takes of a cache."""
+
+    cross_attends: Any
+    self_attends: Any
 
     def __init__(self, cross_attends: list[_FixedKVCache], self_attends: list[_FixedKVCache]) -> None:
         self.cross_attends, self.self_attends = cross_attends, self_attends
 
 
-def _place(slots: Slots, like: Tensor) -> tuple[Int[Tensor, "1"], Bool[Tensor, "#batch 1 capacity"]]:
-    """Where the newest entry goes, and which entries count."""
-    held = torch.arange(slots.capacity, device=like.device)[None, None] < slots.held
+def place(slots: Slots, like: Tensor, size: int) -> tuple[Int[Tensor, "1"], Bool[Tensor, "#batch 1 {size}"]]:
+    """Where the newest entry goes, and which of the first entries, `size` of them, count."""
+    held = torch.arange(size, device=like.device)[None, None] < slots.held
     if slots.valid is not None:
-        held = held & slots.valid[:, None]
-    return torch.tensor([slots.new.start], device=like.device), held
+        held = held & slots.valid[:, None, :size]
+    return torch.full((1,), slots.new.start, device=like.device), held

@@ -169,7 +169,7 @@ class Generation(Iterator[Tensor]):
         Raises:
             StopIteration: after the last token, or when all sequences have ended.
         """
-        if self._column == self._end or bool(self.finished.all()):
+        if self._column == self._end or (len(self._stop_tokens) and bool(self.finished.all())):
             raise StopIteration
         self.logits, self.num_latents, rolled = self._read(self._column)
         if rolled and not self.rolled:

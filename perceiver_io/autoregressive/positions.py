@@ -32,10 +32,20 @@ def formula_rows(
     if formula == "fourier":
         encoding = FourierPositionEncoding([size], num_bands=channels // 2, max_resolution=[size], concat_pos=False)
         return encoding()[0].float().to(indices.device)[indices]
+    return _sinusoidal_rows(indices, _sinusoidal_frequencies(channels).to(indices.device), channels)
+
+
+def _sinusoidal_frequencies(channels: int) -> Float[Tensor, "half"]:
+    """In float64 and by NumPy, whose last bits are the reference's."""
     half = channels // 2
-    # In float64 and by NumPy, whose last bits are the reference's.
-    frequencies = torch.from_numpy(np.exp(np.arange(half) * (-np.log(10_000.0) / max(1, half - 1))))
-    angles = indices[..., None].double() * frequencies.to(indices.device)
+    return torch.from_numpy(np.exp(np.arange(half) * (-np.log(10_000.0) / max(1, half - 1))))
+
+
+def _sinusoidal_rows(
+    indices: Int[Tensor, "*points"], frequencies: Float[Tensor, "half"], channels: int
+) -> Float[Tensor, "*points channels"]:
+    half = len(frequencies)
+    angles = indices[..., None].double() * frequencies
     rows = torch.zeros(*indices.shape, channels, device=indices.device)
     rows[..., :half] = angles.sin()
     rows[..., half : 2 * half] = angles.cos()
@@ -43,7 +53,7 @@ def formula_rows(
 
 
 class FormulaTable(nn.Module):
-    """Maps indices to rows that are a formula's, and stores nothing.
+    """Maps indices to rows that are a formula's, and stores none of them.
 
     Args:
         formula: of the rows.
@@ -54,10 +64,19 @@ class FormulaTable(nn.Module):
     def __init__(self, formula: Formula, size: int, channels: int) -> None:
         super().__init__()
         self.formula, self.size, self.channels = formula, size, channels
+        bits = None
+        if formula == "sinusoidal":  # as in `Rotary`
+            bits, device = _sinusoidal_frequencies(channels).view(torch.int64), torch.get_default_device()
+            bits = bits if device.type == "meta" else bits.to(device)
+        self.register_buffer("frequency_bits", bits, persistent=False)
 
     def forward(self, indices: Int[Tensor, "*points"]) -> Float[Tensor, "*points channels"]:
         """Computes the rows, in float32."""
-        return formula_rows(self.formula, indices.clamp(max=self.size - 1), self.size, self.channels)
+        indices = indices.clamp(max=self.size - 1)
+        if self.formula == "sinusoidal":  # whose frequencies are where the indices are
+            frequencies = self.get_buffer("frequency_bits").view(torch.float64)
+            return _sinusoidal_rows(indices, frequencies, self.channels)
+        return formula_rows(self.formula, indices, self.size, self.channels)
 
 
 class TrainedTable(nn.Module):

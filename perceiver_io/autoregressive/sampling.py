@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perceiver_io.checks import has_values
+
 # The index of the token that is chosen, in its sequence from 0, to the ids that it may have: [vocab], True where so.
 Allowed = Callable[[int], Tensor]
 
@@ -78,16 +80,18 @@ class Sampler:
         """
         logits = logits.float()
         if never:
-            logits = logits.index_fill(1, torch.tensor(never, device=logits.device), -torch.inf)
+            logits = logits.clone()
+            for token in never:  # one or two; a tensor of them would be copied to the device, and waited for
+                logits[:, token].fill_(-torch.inf)
         if self.allowed is not None:
-            allowed = self.allowed(index).to(logits.device)
+            allowed = self.allowed(index).to(logits.device, non_blocking=True)
             if allowed.shape != logits.shape[1:]:
                 raise ValueError(
                     f"allowed({index}) {tuple(allowed.shape)} must be of the vocabulary's shape "
                     f"{tuple(logits.shape[1:])}, True where an id may come"
                 )
             logits = logits.masked_fill(~allowed, -torch.inf)
-            if not logits.isfinite().any():
+            if has_values(logits) and not logits.isfinite().any():
                 raise ValueError(f"allowed({index}) leaves no token but padding; allow one at least")
         threshold = None
         if self.top_k is not None and self.top_k < logits.shape[1]:
@@ -112,4 +116,6 @@ class Sampler:
         logits = self.filter(logits, index, never)
         if self.temperature == 0 or self.top_p == 0 or self.top_k == 1:
             return logits.argmax(dim=-1)
-        return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+        # As torch.multinomial draws, which looks at the probabilities, and so waits for the device.
+        probabilities = logits.softmax(dim=-1)
+        return (probabilities / torch.empty_like(probabilities).exponential_(generator=generator)).argmax(dim=-1)

@@ -8,7 +8,7 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `linear`: products by oneDNN on CPUs;
 * `attention`: attention a head and a block of queries at a time, and the MLP;
 * `cross_attention`: a single head's products, associated the cheaper way;
-* `generation`: a step of a Perceiver AR in one run;
+* `generation`: a step of a Perceiver AR in one run; `recorded_steps`: as one CUDA graph;
 * `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
 * `choice`: which way attention is computed;
 * `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;

@@ -8,7 +8,7 @@ for as much memory again as the weights take. A change of the weights is seen by
 through `.data`, counts when the cache is filled anew. The formulas are those of `perceiver_io.attention`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from perceiver_io.autoregressive.model import OwnNormCrossAttention, PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.graphs import GraphedCall
 from perceiver_io.fast.linear import apply_linear, product, row_product
+from perceiver_io.fast.recorded_steps import recorded_steps
 
 trust(SelfAttention, OwnNormCrossAttention)
 
@@ -36,6 +37,21 @@ _FUSED: dict[Activation, tuple[str, str]] = {
 
 class FastPerceiverAR(GraphedCall, PerceiverAR):
     """`PerceiverAR` whose steps of one token go through the layers in one run."""
+
+    def next_logits(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        num_latents: int | None = None,
+        *,
+        mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Maps tokens to the logits of what comes next."""
+        steps = recorded_steps(self, tokens, num_latents, mask, cache)
+        if steps is not None:
+            return steps(tokens, positions)
+        return PerceiverAR.next_logits(self, tokens, positions, num_latents, mask=mask, cache=cache)
 
     def _attend(
         self,
@@ -271,7 +287,7 @@ def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], 
     return lambda layer: _PackedLinear(pack(layer.weight.detach(), len(latents)), layer.bias)
 
 
-def _versions(weights: list[Tensor]) -> list[tuple[int, int]]:
+def _versions(weights: Sequence[Tensor]) -> list[tuple[int, int]]:
     """Where weights lie, and how often they have been written to."""
     return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
 
