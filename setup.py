@@ -36,7 +36,7 @@ EXTRAS = {
     # Data sets of Hugging Face, saved or by name.
     "datasets": ["datasets>=3"],
     # `perceiver-io train --wandb PROJECT`.
-    "wandb": ["wandb>=0.17"],
+    "wandb": ["wandb>=0.31"],
     # `perceiver-io train image_classification --jpeg-decoder simplejpeg`.
     "fast-jpeg": ["simplejpeg>=1.7"],
     # `perceiver-io export --to onnx`, and running what it wrote.

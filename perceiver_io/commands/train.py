@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import model_from_config
 from perceiver_io.training import (
     METRICS_FILE,
+    Recipe,
     Trainer,
     TrainerConfig,
     process_group,
@@ -40,6 +41,7 @@ from perceiver_io.training.cards import CARDS, Card, card_of
 from perceiver_io.training.fine_tuning import adapted, freeze_encoder
 from perceiver_io.training.plan import describe_plan, plan_run
 from perceiver_io.training.tasks import Material, Task
+from perceiver_io.training.wandb_log import WandbLog
 from perceiver_io.visualize import draw_loss_curve
 from perceiver_io.weights.locations import find_model
 from perceiver_io.weights.saving import MODEL_FILES, save_checkpoint
@@ -120,6 +122,8 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
     _check_places(arguments, directory)
     model, material = _ready(task, arguments)
     recipe = recipe_of(task, arguments, len(material.dataset))
+    shown = {"command": arguments.command_line, "data": material.description, **_recorded(recipe)}
+    mirror = WandbLog(arguments.wandb, str(arguments.output), shown) if arguments.wandb else None
     trainer = Trainer(
         model,
         material.objective,
@@ -144,13 +148,34 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
         make_optimizer=recipe.make_optimizer,
         schedule=recipe.schedule(),
         evaluate=material.evaluate,
+        mirror=mirror,
     )
-    results = trainer.fit()
-    for dataset in material.skipping:
-        dataset.warn_of_unusable()
-    state = trainer.full_state_dict()
-    if world().rank > 0:
-        return None
+    with mirror or nullcontext():
+        results = trainer.fit()
+        for dataset in material.skipping:
+            dataset.warn_of_unusable()
+        state = trainer.full_state_dict()
+        if world().rank > 0:
+            return None
+        _write_model(directory, state, material, arguments, recipe, results, device)
+    return {"model": str(directory), "results": results, "data": material.description}
+
+
+def _recorded(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON can say it."""
+    return {name: str(value) if value == math.inf else value for name, value in dataclasses.asdict(recipe).items()}
+
+
+def _write_model(
+    directory: Path,
+    state: dict[str, Any],
+    material: Material,
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    results: dict[str, float],
+    device: torch.device,
+) -> None:
+    """Writes a trained model with the notes about it."""
     records = read_metrics(arguments.output / "run" / METRICS_FILE)
     notes = {
         "command": arguments.command_line,
@@ -159,7 +184,7 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
         "results": results,
         "minutes": round(records[-1]["seconds"] / 60, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "recipe": {name: str(v) if v == math.inf else v for name, v in dataclasses.asdict(recipe).items()},
+        "recipe": _recorded(recipe),
         "average": arguments.average,
         "versions": {
             "python": platform.python_version(),
@@ -172,7 +197,6 @@ def _train(task: Task, arguments: argparse.Namespace, device: torch.device) -> d
         save_checkpoint(material.config, state, temporary, metadata=metadata)
         (temporary / NOTES_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
         draw_loss_curve(records).savefig(temporary / CURVE_FILE)
-    return {"model": str(directory), "results": results, "data": material.description}
 
 
 def _plan(task: Task, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:

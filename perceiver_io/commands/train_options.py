@@ -88,6 +88,7 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         ("--checkpoint-every", 500, "updates between two saved states"),
     ):
         machine.add_argument(option, type=int, default=default, help=f"{text} (default: %(default)s)")
+    machine.add_argument("--wandb", metavar="PROJECT", help="send the figures to this project of Weights & Biases, too")
     plan = parser.add_argument_group("before a run")
     plan.add_argument("--plan", action="store_true", help="say what the run needs of memory and time, and do no more")
     plan.add_argument(

@@ -8,12 +8,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from perceiver_io.atomic import new_file
 from perceiver_io.training.event_file import EventFile
 
 METRICS_FILE = "metrics.jsonl"
+
+
+@runtime_checkable
+class Mirror(Protocol):
+    """Another place that figures are sent to, such as `WandbLog`."""
+
+    def begin(self, directory: Path, start_step: int) -> None:
+        """Prepares for the figures of a run, or of the rest of one."""
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Takes the figures of a step, named "training/loss" and so on."""
 
 
 class MetricsLog:
@@ -24,12 +35,13 @@ class MetricsLog:
     Args:
         directory: of the run.
         start_step: updates that were done before; figures of later ones, from a run that was killed, are dropped.
+        mirror: gets the figures, too.
 
     Raises:
         ImportError: TensorBoard is missing; it comes with the `train` extra.
     """
 
-    def __init__(self, directory: Path, start_step: int) -> None:
+    def __init__(self, directory: Path, start_step: int, mirror: Mirror | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / METRICS_FILE
         kept = [record for record in read_metrics(path) if record["step"] <= start_step] if start_step else []
@@ -41,6 +53,9 @@ class MetricsLog:
         with _named(self._board_path):
             self._board = EventFile(self._board_path, start_step + 1)
         self._file = path.open("ab", buffering=0)
+        self._mirror = mirror
+        if mirror is not None:
+            mirror.begin(directory, start_step)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Logs figures.
@@ -54,8 +69,11 @@ class MetricsLog:
         with _named(self._path):
             if self._file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        named = {f"{kind}/{name}": float(value) for name, value in values.items()}
         with _named(self._board_path):
-            self._board.write(step, {f"{kind}/{name}": value for name, value in values.items()})
+            self._board.write(step, named)
+        if self._mirror is not None:
+            self._mirror.write(step, named)
         self._logged.add((step, kind))
 
     def has(self, step: int, kind: str) -> bool:

@@ -26,7 +26,7 @@ from perceiver_io.training.fingerprints import described, fingerprint
 from perceiver_io.training.finiteness import Finiteness
 from perceiver_io.training.interruption import Interruption, obey_the_trainer_alone
 from perceiver_io.training.lamb import global_norm
-from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog
+from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog, Mirror
 from perceiver_io.training.pace import Pace
 from perceiver_io.training.progress import Progress
 from perceiver_io.training.run_directory import occupied
@@ -74,6 +74,7 @@ class Trainer:
         make_optimizer: maps the model, ready for several processes, to its optimiser at the peak learning rate.
         schedule: maps a step to the factor of the peak learning rate.
         evaluate: maps the model, in evaluation mode and without gradients, to figures. Every process calls it.
+        mirror: gets the figures, too, in the first process.
 
     Raises:
         ValueError: for a data set without examples, or a strategy that does not fit the processes.
@@ -90,6 +91,7 @@ class Trainer:
         make_optimizer: Callable[[nn.Module], Optimizer],
         schedule: Schedule,
         evaluate: Evaluation | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.config = config
         self.directory = directory
@@ -97,6 +99,7 @@ class Trainer:
         self.dataset = dataset
         self.schedule = schedule
         self.evaluate = evaluate
+        self.mirror = mirror
         self.model = model.to(config.device)
         self._pace = self._new_pace()
         if config.compiled:
@@ -136,7 +139,7 @@ class Trainer:
                     self._run = self._definition()
                     start = self._saved_step = self._begun_step = self._load_state()
                     self._set_training_mode()
-                with MetricsLog(self.directory, start) if is_first else nullcontext() as log:
+                with MetricsLog(self.directory, start, self.mirror) if is_first else nullcontext() as log:
                     return self._train(start, log, interruption)
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(self._way_on()) from interrupt

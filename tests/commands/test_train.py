@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -248,3 +250,18 @@ def test_a_plan_is_made_in_place_of_a_run(tmp_path: Path, capsys: pytest.Capture
 
 def create_small() -> torch.nn.Module:
     return perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])
+
+
+def test_figures_also_go_to_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, Any]] = []
+    run_there = SimpleNamespace(
+        log=lambda figures, step: calls.append(("log", step)),
+        finish=lambda exit_code: calls.append(("finish", (exit_code, (tmp_path / "model").is_dir()))),
+    )
+    begun: list[dict[str, Any]] = []
+    stand_in = SimpleNamespace(init=lambda **settings: (begun.append(settings), run_there)[1])
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    run(tmp_path, "--tiny", "--steps", "2", "--log-every", "1", "--wandb", "perceivers")
+    assert calls == [("log", 1), ("log", 2), ("log", 2), ("finish", (0, True))]
+    assert (begun[0]["project"], begun[0]["name"]) == ("perceivers", str(tmp_path))
+    assert {"command", "data", "num_steps", "learning_rate"} <= begun[0]["config"].keys()

@@ -23,6 +23,7 @@ from perceiver_io.training import (
     warmup_then_cosine,
     world,
 )
+from perceiver_io.training.metrics_log import Mirror
 from tests.small_models import SMALL
 
 NUM_EXAMPLES = 23
@@ -65,6 +66,18 @@ class TwoHeads(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"class": self.classifier(images), "other": self.other(images)}
+
+
+class Scores(nn.Module):
+    """A model that is trained fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.scores = nn.Linear(3 * 19 * 25, 11)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scores(images.flatten(1))
 
 
 def one_headed(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -113,6 +126,7 @@ def make_trainer(
     rate: float = 0.02,
     model: nn.Module | None = None,
     evaluate: Callable[..., Any] | None = None,
+    mirror: Mirror | None = None,
     **config: Any,
 ) -> Trainer:
     torch.manual_seed(3)
@@ -126,6 +140,7 @@ def make_trainer(
         make_optimizer=lambda model: Lamb(decay_groups(model, 0.1), lr=rate),
         schedule=warmup_then_cosine(config["num_steps"], 2),
         evaluate=evaluate,
+        mirror=mirror,
     )
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from perceiver_io.training import Draw, DrawSampler
 from perceiver_io.training.mixtures import Mixture, MixtureEvaluation, mixed
-from tests.training.small_run import Interrupted, Pictures, interrupt, losses, make_trainer, objective, stopping
+from tests.training.small_run import Interrupted, Pictures, Scores, interrupt, losses, make_trainer, objective, stopping
 
 
 class Numbers:
@@ -122,18 +122,6 @@ def test_figures_of_each_and_their_weighted_means() -> None:
         evaluations={"c4": lambda model: {"loss": 2.0}, "wikipedia": lambda model: {"loss": 1.0}}, shares=(0.7, 0.3)
     )
     assert evaluation(nn.Identity()) == pytest.approx({"loss": 1.7, "loss_c4": 2.0, "loss_wikipedia": 1.0})
-
-
-class Scores(nn.Module):
-    """A model that is trained fast."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.scores = nn.Linear(3 * 19 * 25, 11)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scores(images.flatten(1))
 
 
 def test_an_interrupted_run_goes_on_alike_with_other_workers(tmp_path: Path) -> None:
