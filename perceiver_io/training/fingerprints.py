@@ -18,12 +18,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from perceiver_io.training.data.row_pictures import RowPicture
 from perceiver_io.training.data.tar_files import TarMember
 from perceiver_io.training.sampling import Draw
 
 _TOLERANCE = 1e-3
 # What content of more than 4 MiB is known by: so many pieces of so many bytes, evenly spread.
 _PIECES, _PIECE = 1024, 4096
+# Of pictures in rows, so many are read.
+_ROWS = 64
 
 
 @runtime_checkable
@@ -75,16 +78,21 @@ def _close(first: float, second: float) -> bool:
     )
 
 
-def files_digest(parts: Iterable[Path | TarMember | int]) -> str:
+def files_digest(parts: Iterable[Path | TarMember | RowPicture | int]) -> str:
     """Maps files, and numbers such as their labels, in order to a digest of the numbers, names, sizes and content.
 
-    Of a path the last two names count. A file that is not there has no size. Of much content samples are read.
+    Of a path the last two names count, and of rows, which have no sizes, the content of some. A file that is not there
+    has no size. Of much content samples are read.
     """
     digest = hashlib.sha256()
     files: list[tuple[Path, int, int]] = []  # where they lie, from which byte on, and how many bytes
+    rows: list[RowPicture] = []
     for part in parts:
         if isinstance(part, int):
             digest.update(b"%d\0" % part)
+            continue
+        if isinstance(part, RowPicture):
+            rows.append(part)
             continue
         if isinstance(part, TarMember):
             digest.update(os.fsencode(f"{part.archive.name}/{part.name}\0{part.size}\0"))
@@ -96,6 +104,9 @@ def files_digest(parts: Iterable[Path | TarMember | int]) -> str:
             size = -1
         digest.update(os.fsencode(f"{part.parent.name}/{part.name}\0{size}\0"))
         files.append((part, 0, max(size, 0)))
+
+    for row in rows[:: max(1, len(rows) // _ROWS)]:
+        digest.update(hashlib.sha256(row.read()).digest())
 
     def read(number: int, start: int, end: int) -> bytes:
         try:

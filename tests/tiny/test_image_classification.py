@@ -17,6 +17,7 @@ from perceiver_io.commands.train_options import add_task_arguments
 from perceiver_io.processors import read_class_names
 from perceiver_io.training import Draw
 from perceiver_io.training.tasks.image_classification import TASK
+from tests.training.test_tar_files import write_tar
 
 
 @pytest.fixture
@@ -76,6 +77,16 @@ def test_a_folder_with_a_damaged_picture(script: ModuleType, tmp_path: Path, fol
     assert model.config.num_classes == 2
     assert read_class_names(tmp_path / "run" / "model") == ("ant", "cat")
     assert notes["data"] == f"10 pictures of {folder}; 2 others are held out"
+
+
+def test_an_archive_augmented_on_the_device(script: ModuleType, tmp_path: Path, folder: Path) -> None:
+    for name in ("ant", "cat"):
+        pictures = {path.name: path.read_bytes() for path in sorted((folder / name).iterdir())}
+        write_tar(tmp_path / "archives" / f"{name}.tar", pictures)
+    options = ("--augment-on-device", "--jpeg-decoder", "simplejpeg", "--scaled-decoding", "--workers", "1")
+    _, notes = run(script, tmp_path / "run", "--tiny", "--data", str(tmp_path / "archives"), *options)
+    assert read_class_names(tmp_path / "run" / "model") == ("ant", "cat")
+    assert notes["data"] == f"10 pictures of {tmp_path / 'archives'}; 2 others are held out"
 
 
 def test_fine_tuning_for_other_classes(script: ModuleType, tmp_path: Path, folder: Path) -> None:

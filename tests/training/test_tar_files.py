@@ -11,6 +11,7 @@ from perceiver_io.training.fingerprints import files_digest
 
 
 def write_tar(path: Path, contents: dict[str, bytes]) -> Path:
+    path.parent.mkdir(exist_ok=True, parents=True)
     with tarfile.open(path, "w") as archive:
         for name, content in contents.items():
             member = tarfile.TarInfo(name)

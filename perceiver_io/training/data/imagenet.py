@@ -18,7 +18,7 @@ Labelled = list[LabelledFile] | list[LabelledMember]
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 # Files of labels in a WebDataset shard, beside KEY.jpg.
-_LABEL_SUFFIXES = (".cls", ".json")
+LABEL_SUFFIXES = (".cls", ".json")
 
 
 def find_validation_pictures(
@@ -49,8 +49,8 @@ def find_validation_pictures(
     shards = [path] if path.is_file() else sorted(path.glob("*.tar"))
     if shards:
         members = [member for shard in shards for member in tar_members(shard)]
-        if any(member.name.endswith(_LABEL_SUFFIXES) for member in members):
-            return _of_shards(members, num_classes)
+        if any(member.name.endswith(LABEL_SUFFIXES) for member in members):
+            return pictures_of_shards(members, num_classes)
         pictures = [member for member in members if member.name.lower().endswith(PICTURE_SUFFIXES)]
         return _labelled(LabelledMember, pictures, lambda member: member.name, path, labels, num_classes)
     folder = path / "val" if (path / "val").is_dir() else path
@@ -91,7 +91,17 @@ def _labelled(
     return [make(picture, number) for picture, number in zip(pictures, numbers, strict=True)]  # type: ignore[return-value]
 
 
-def _of_shards(members: Iterable[TarMember], num_classes: int) -> list[LabelledMember]:
+def pictures_of_shards(members: Iterable[TarMember], num_classes: int | None = None) -> list[LabelledMember]:
+    """Maps the files of WebDataset's shards to the pictures among them and their classes.
+
+    Args:
+        members: `KEY.jpg`, each with `KEY.cls`, which holds the number of the class, or `KEY.json`, which has it as
+            "label".
+        num_classes: that there may be; None for any number.
+
+    Raises:
+        ValueError: a picture or a label alone, or a label that is no class.
+    """
     samples: dict[tuple[Path, str], dict[str, TarMember]] = {}
     for member in members:
         folder, _, name = member.name.rpartition("/")
@@ -100,7 +110,7 @@ def _of_shards(members: Iterable[TarMember], num_classes: int) -> list[LabelledM
     labelled = []
     for parts in samples.values():
         pictures = [member for suffix, member in parts.items() if suffix.endswith(PICTURE_SUFFIXES)]
-        labels = [member for suffix, member in parts.items() if suffix.endswith(_LABEL_SUFFIXES)]
+        labels = [member for suffix, member in parts.items() if suffix.endswith(LABEL_SUFFIXES)]
         if not pictures or not labels:
             lone = next(iter(parts.values()))
             raise ValueError(
@@ -110,7 +120,7 @@ def _of_shards(members: Iterable[TarMember], num_classes: int) -> list[LabelledM
     return labelled
 
 
-def _label_of(member: TarMember, num_classes: int) -> int:
+def _label_of(member: TarMember, num_classes: int | None) -> int:
     try:
         value = json.loads(member.read())
         return _checked(int(value["label"] if isinstance(value, dict) else value), num_classes, str(member))
@@ -224,7 +234,11 @@ def _numbers(labels: Sequence[str], num_classes: int, path: Path) -> list[int]:
     return [_checked(int(label), num_classes, str(path)) for label in labels]
 
 
-def _checked(label: int, num_classes: int, source: str) -> int:
+def _checked(label: int, num_classes: int | None, source: str) -> int:
+    if num_classes is None:
+        if label < 0:
+            raise ValueError(f"{source} has the label {label}; a label is the number of a class, from 0")
+        return label
     if not 0 <= label < num_classes:
         raise ValueError(f"{source} has the label {label}; the model knows the classes 0…{num_classes - 1}")
     return label

@@ -1,6 +1,7 @@
 """Pictures with classes, from folders as ImageNet comes in."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from perceiver_io.media.images import image_from_bytes, load_image
 from perceiver_io.training.data.class_folders import LabelledFile
-from perceiver_io.training.data.tar_files import LabelledMember, TarMember
+from perceiver_io.training.data.tar_files import LabelledMember
 from perceiver_io.training.fingerprints import described, files_digest
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch
@@ -25,7 +26,7 @@ class ImageFolder:
     A file that cannot be read is an error that names it; `SkipUnusable` leaves such files out.
 
     Args:
-        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives.
+        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives and rows.
         prepare: see `Preparation`.
 
     Raises:
@@ -53,7 +54,7 @@ class ImageFolder:
             ValueError: if it is damaged, or too small to crop.
         """
         path, label = self.files[draw.index]
-        pixels = image_from_bytes(path.read(), str(path)) if isinstance(path, TarMember) else load_image(path)
+        pixels = load_image(path) if isinstance(path, Path) else image_from_bytes(path.read(), str(path))
         picture = torch.from_numpy(pixels).permute(2, 0, 1)
         try:
             image = self.prepare(picture, torch.Generator().manual_seed(draw.seed))

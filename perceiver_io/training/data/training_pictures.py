@@ -8,6 +8,7 @@ import torch
 from perceiver_io.media.picture_files import Decoding, PictureFile
 from perceiver_io.training.augmentation import TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile
+from perceiver_io.training.data.row_pictures import RowPicture
 from perceiver_io.training.data.tar_files import LabelledMember, TarMember
 from perceiver_io.training.device_augmentation import unfinished
 from perceiver_io.training.fingerprints import described, files_digest
@@ -19,7 +20,7 @@ class TrainingPictures:
     """Maps draws to "image" and "label", from picture files; see `ImageFolder`, whose examples are these by default.
 
     Args:
-        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives.
+        files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives and rows.
         augmentation: of the pictures.
         decoding: of JPEGs; one that is scaled makes other pictures, and so another fingerprint.
         finished: whether pictures are augmented here. Otherwise crops leave as they were decoded, with all that is
@@ -73,8 +74,8 @@ class TrainingPictures:
         return {"image": self.augmentation.apply(crop, drawn), "label": torch.tensor(label)}
 
 
-def _content(path: Path | TarMember) -> bytes:
-    if isinstance(path, TarMember):
+def _content(path: Path | TarMember | RowPicture) -> bytes:
+    if not isinstance(path, Path):
         return path.read()
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}")

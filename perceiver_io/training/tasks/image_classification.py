@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import get_args
 
 from perceiver_io.media.picture_files import Decoding, JpegDecoder, decoder_at_hand
 from perceiver_io.models import ImageClassificationConfig, PerceiverClassifierConfig
 from perceiver_io.training.augmentation import EvaluationCrop, TrainingAugmentation
-from perceiver_io.training.data.class_folders import find_labelled_files
-from perceiver_io.training.data.images import PICTURE_SUFFIXES, ImageFolder
+from perceiver_io.training.data.images import ImageFolder
+from perceiver_io.training.data.labelled_pictures import find_labelled_pictures
 from perceiver_io.training.data.skipping import SkipUnusable
 from perceiver_io.training.data.training_pictures import TrainingPictures
 from perceiver_io.training.device_augmentation import AugmentedOnDevice
@@ -26,9 +27,7 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | P
     """Maps `--data` to pictures with the paper's augmentation, and those held out."""
     check_apart(arguments)
     height, width = config.image_size if isinstance(config, ImageClassificationConfig) else config.index_dims
-    classes, training_files, held_out_files = find_labelled_files(arguments.data, PICTURE_SUFFIXES)
-    if len(classes) < 2:
-        raise ValueError(f"{arguments.data} has a folder of one class only, {classes[0]!r}; there must be two or more")
+    classes, training_files, held_out_files = find_labelled_pictures(arguments.data, labels=arguments.labels)
     decoding = Decoding(scaled=arguments.scaled_decoding, decoder=decoder_at_hand(arguments.jpeg_decoder))
     augmentation = TrainingAugmentation(size=(height, width))
     on_device = arguments.augment_on_device
@@ -47,8 +46,14 @@ def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | P
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds how pictures to train on are decoded; those that are held out always are as `load_image` does."""
+    """Adds where labels are, and how pictures to train on are made; those that are held out always are as a whole."""
     group = parser.add_argument_group("pictures")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="the classes of the pictures of ILSVRC2012_img_val.tar, as for perceiver-io evaluate imagenet",
+    )
     group.add_argument(
         "--jpeg-decoder",
         choices=get_args(JpegDecoder),
@@ -75,7 +80,8 @@ TASK = Task(
     config_class=ImageClassificationConfig,
     fine_tuning_recipe=FINE_TUNING_RECIPE,
     data="pictures named train/CLASS/PICTURE and val/CLASS/PICTURE, or CLASS/PICTURE, of which every tenth is then "
-    "held out",
+    "held out; tar archives: WebDataset's shards, the owners' ILSVRC2012_img_train.tar; or a data set of Hugging Face "
+    "with the columns image and label",
     prepare=prepare,
     add_arguments=add_arguments,
 )
