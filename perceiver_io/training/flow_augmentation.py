@@ -87,8 +87,8 @@ def turned_hue(frames: Float[Tensor, "frames 3 height width"], turn: float) -> F
 class FlowAugmentation:
     """Maps a pair of frames and its motion to a crop of it, changed at random; the defaults are RAFT's.
 
-    First colours change, then patches of the second frame are hidden, then both frames are scaled, mirrored and
-    cropped, and with them the motion: scaled like the frames, and negated along an axis that is mirrored.
+    First colours change, then patches of the second frame are hidden, then both frames are scaled, cropped and
+    mirrored, and with them the motion: scaled like the frames, and negated along an axis that is mirrored.
 
     Args:
         size: height and width of the crop, which no scale may make too large.
@@ -119,19 +119,16 @@ class FlowAugmentation:
         frames, flow = torch.stack([pair["frame1"], pair["frame2"]]), pair["flow"]
         frames = self._with_patches_hidden(self._with_other_colours(frames, generator), generator)
         frames, flow = self._scaled(frames, flow, generator)
-        mirrored = [_happens(probability, generator) for probability in self.mirror]
-        axes = [axis for axis, mirror in zip((-1, -2), mirrored, strict=True) if mirror]
-        sign = 1 - 2 * flow.new_tensor(mirrored)  # what is seen in a mirror moves the other way
-        frames, flow = frames.flip(axes), flow.flip(axes) * sign[:, None, None]
         rows, columns = (
             slice(start := _integer(0, side - wanted, generator), start + wanted)
             for side, wanted in zip(flow.shape[1:], self.size, strict=True)
         )
-        return {
-            "frame1": frames[0, :, rows, columns],
-            "frame2": frames[1, :, rows, columns],
-            "flow": flow[:, rows, columns],
-        }
+        frames, flow = frames[..., rows, columns], flow[:, rows, columns]
+        mirrored = [_happens(probability, generator) for probability in self.mirror]
+        axes = [axis for axis, mirror in zip((-1, -2), mirrored, strict=True) if mirror]
+        sign = 1 - 2 * flow.new_tensor(mirrored)  # what is seen in a mirror moves the other way
+        frame1, frame2 = frames.flip(axes)
+        return {"frame1": frame1, "frame2": frame2, "flow": flow.flip(axes) * sign[:, None, None]}
 
     def _with_other_colours(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         if self.jitter is None:

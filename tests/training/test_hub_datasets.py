@@ -5,6 +5,8 @@ from pathlib import Path
 
 import datasets
 import pytest
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from perceiver_io.training import Draw
 from perceiver_io.training.data.hub_datasets import is_hub_dataset, open_hub_dataset
@@ -97,6 +99,14 @@ def test_texts_are_read_as_those_at_hand(tmp_path: Path) -> None:
             assert one.fingerprint() == other.fingerprint()
             for index in range(len(one)):
                 assert one[Draw(index, 5)]["tokens"].equal(other[Draw(index, 5)]["tokens"])
+
+
+def test_texts_are_read_in_other_processes(tmp_path: Path) -> None:
+    windows = TextWindows(read_documents(saved(tmp_path / "made")), 5)
+    draws = [Draw(index, 3) for index in range(len(windows))]
+    loader: DataLoader[dict[str, Tensor]] = DataLoader(windows, sampler=draws, batch_size=None, num_workers=1)  # type: ignore[arg-type]
+    for draw, example in zip(draws, loader, strict=True):
+        assert example["tokens"].equal(windows[draw]["tokens"])
 
 
 def test_no_text(tmp_path: Path) -> None:

@@ -112,6 +112,19 @@ def test_the_fingerprint_knows_data_sets_and_shares() -> None:
     assert Mixture([Numbers(5), Pictures()], (0.7, 0.3)).fingerprint() == ""  # its examples are looked at instead
 
 
+def test_a_run_is_not_resumed_with_other_shares(tmp_path: Path) -> None:
+    class Known(Pictures):
+        def fingerprint(self) -> str:
+            return "pictures"
+
+    def fit(*shares: float) -> None:
+        make_trainer(tmp_path, dataset=Mixture([Known(), Known()], shares), model=Scores(), num_steps=2).fit()
+
+    fit(0.25, 0.75)
+    with pytest.raises(ValueError, match="data"):
+        fit(0.75, 0.25)
+
+
 def test_one_data_set_stays_as_it_is() -> None:
     only = Numbers(3)
     assert mixed([only], [1.0]) is only

@@ -1,4 +1,7 @@
-"""The end-point error, as loss and as metric."""
+"""The end-point error, as loss and as metric, and the phases of training."""
+
+import argparse
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +11,10 @@ from examples.tiny.moving_textures import MovingTextures
 from perceiver_io import OpticalFlowConfig, OpticalFlowPerceiver
 from perceiver_io.training import Draw, derived_seed
 from perceiver_io.training.optical_flow import OpticalFlowEvaluation, OpticalFlowObjective, end_point_error
+from perceiver_io.training.tasks import optical_flow
+from perceiver_io.training.tasks.optical_flow import PHASES
 from tests.small_models import SMALL
+from tests.training.test_flow import write_sintel
 
 HEIGHT, WIDTH = SMALL["optical-flow"]["image_size"]
 
@@ -104,3 +110,20 @@ class TestEvaluation:
         speeds = [example["flow"].norm(dim=0).mean() for example in examples]
         assert figures["zero_error"] == pytest.approx(torch.stack(speeds).mean().item(), rel=1e-5)
         assert figures["relative_error"] == pytest.approx(figures["end_point_error"] / figures["zero_error"])
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_phases_of_training(phase: str, tmp_path: Path) -> None:
+    write_sintel(tmp_path)
+    config = OpticalFlowConfig(**SMALL["optical-flow"])
+    parser = argparse.ArgumentParser()
+    optical_flow.add_arguments(parser)
+    arguments = parser.parse_args(["--phase", phase])
+    arguments.data, arguments.workers = tmp_path, 0
+    material = optical_flow.prepare(arguments, config)
+    assert len(material.dataset) == (6 if phase == "both-ways" else 3)
+    last = material.dataset[Draw(len(material.dataset) - 1, 5)]
+    assert last["frame1"].shape == last["frame2"].shape == (3, HEIGHT, WIDTH)
+    assert last["flow"].shape == (2, HEIGHT, WIDTH)
+    whole = material.evaluate.dataset[Draw(0, 5)]  # type: ignore[attr-defined]
+    assert whole["flow"].shape == (2, 20, 30)
