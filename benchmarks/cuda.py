@@ -1,10 +1,11 @@
 """Measures this library on a GPU: parity with the CPU, speed beside transformers, training steps, memory, first calls.
 
     python -m benchmarks.cuda [--device cuda] [--rows ROW ...] [--budget SECONDS] [--quick]
-        [--json FILE] [--markdown FILE]
+        [--reference CHECKOUT] [--json FILE] [--markdown FILE]
 
-Random weights of the released sizes, one process, medians of a few runs, each waited for. Sections come in the order of
-their worth; what the budget leaves no time for is named. `--device cpu --quick` tries the script on models of
+Random weights of the released sizes, one process (the reference under JAX has its own), medians of a few runs, each
+waited for. Sections come in the order of their worth; files are written anew after each cell, what is running when the
+budget ends is given up, and what there was no time for is named. `--device cpu --quick` tries the script on models of
 no meaning in a minute.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import signal
 import statistics
 import sys
 import time
@@ -31,8 +33,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 import perceiver_io
 from benchmarks.machine import describe
 from benchmarks.rows import ROWS, Case, make_case, make_inputs
-from benchmarks.sides import Transformers
-from perceiver_io.fast import with_graphs
+from benchmarks.sides import Reference, Transformers
+from benchmarks.worker import Worker, available_cores
 
 LARGE = {
     "language-2048": 32,
@@ -132,6 +134,10 @@ def products_in(precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
+class TimeUp(BaseException):
+    """The budget is spent; of a kind that no side catches."""
+
+
 class Budget:
     """Seconds that may be spent, and what there was no time for."""
 
@@ -139,12 +145,34 @@ class Budget:
         self._end = time.monotonic() + seconds
         self.left_out: list[str] = []
 
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self._end - time.monotonic())
+
     def allows(self, what: str) -> bool:
         """Whether there is time; notes what there is none for."""
-        if time.monotonic() < self._end:
+        if self.left:
             return True
         self.left_out.append(what)
         return False
+
+    @contextmanager
+    def interrupting(self, what: str) -> Iterator[None]:
+        """Gives up what the block does when the time is up, and notes it."""
+
+        def stop(*_: Any) -> None:
+            raise TimeUp
+
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, max(self.left, 1e-3))
+        try:
+            yield
+        except TimeUp:
+            self.left_out.append(what)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,21 +182,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.manual_seed(0)
     cases = {name: make_case(ROWS[name], arguments.quick) for name in arguments.rows}
     peaks = measure_peaks(device, _QUICK_GEMM_SIZE if arguments.quick else _GEMM_SIZE)
-    parity = measure_parity(cases, device, budget)
+    parity: dict[str, dict[str, float]] = {}
     cells: list[Cell] = []
-    for section in _sections(cases, device, budget, arguments):
-        for cell in section:
-            peak = peaks.get(cell.precision)
-            gflop = ROWS[cell.row].gflop if not arguments.quick else None
-            if cell.seconds and peak and gflop:
-                work = gflop * 1e9 * cell.batch * (3 if cell.section == "training" else 1)
-                cell = replace(cell, share=work / cell.seconds / peak)
-            outcome = cell.failure or f"{1e3 * (cell.seconds or 0):.3g} ms"
-            print(f"{cell.row} {cell.side} {cell.precision} {cell.batch}: {outcome}", file=sys.stderr, flush=True)
-            cells.append(cell)
     description = {**describe(), "device": device.describe(), "cuda": str(torch.version.cuda)}
-    markdown = report(description, _command(arguments), peaks, parity, cells, budget.left_out)
-    print(markdown)
+    command = _command(arguments)
+    for name in cases:
+        if name != "video-clip" and budget.allows(f"parity of {name}"):  # the clip's model is the chunk's
+            with budget.interrupting(f"parity of {name}"):
+                parity[name] = measure_parity(cases[name], device)
+    for cell in planned(cases, device, arguments):
+        what = f"{cell.section} {cell.row}, {cell.side}, {cell.precision}, batch {cell.batch}"
+        if not budget.allows(what):
+            continue
+        with budget.interrupting(what):
+            measured = _measured(cell, cases[cell.row], device, budget, arguments.reference)
+            cells.append(_with_share(measured, peaks, arguments.quick))
+            print(f"{what}: {_figure(cells[-1])}", file=sys.stderr, flush=True)
+        _write(arguments, description, command, peaks, parity, cells, budget.left_out)
+    print(_write(arguments, description, command, peaks, parity, cells, budget.left_out))
+    return int(any(cell.failure and cell.side.startswith("ours") for cell in cells))
+
+
+def _with_share(cell: Cell, peaks: dict[str, float], quick: bool) -> Cell:
+    peak, gflop = peaks.get(cell.precision), None if quick else ROWS[cell.row].gflop
+    if not (cell.seconds and peak and gflop):
+        return cell
+    work = gflop * 1e9 * cell.batch * (3 if cell.section == "training" else 1)
+    return replace(cell, share=work / cell.seconds / peak)
+
+
+def _write(
+    arguments: argparse.Namespace,
+    description: dict[str, str],
+    command: str,
+    peaks: dict[str, float],
+    parity: dict[str, dict[str, float]],
+    cells: Sequence[Cell],
+    left_out: Sequence[str],
+) -> str:
+    """Writes what there is so far to the files that were asked for; returns the Markdown."""
+    markdown = report(description, command, peaks, parity, cells, left_out)
     if arguments.markdown is not None:
         arguments.markdown.write_text(markdown, encoding="utf-8")
     if arguments.json is not None:
@@ -177,10 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "peak_flops": peaks,
             "parity": parity,
             "cells": [asdict(cell) for cell in cells],
-            "left_out": budget.left_out,
+            "left_out": left_out,
         }
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return int(any(cell.failure and cell.side.startswith("ours") for cell in cells))
+    return markdown
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,6 +242,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", choices=list(LARGE), default=list(LARGE), metavar="ROW")
     parser.add_argument("--budget", type=float, default=330, metavar="SECONDS", help="default: 330")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try this script")
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CHECKOUT",
+        help="of google-deepmind/deepmind-research; needs JAX for the device, and Haiku (default: without)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every figure there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="writes the tables there")
     return parser
@@ -198,6 +257,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["python -m benchmarks.cuda", f"--device {arguments.device}"]
     if arguments.rows != list(LARGE):
         words.append(f"--rows {' '.join(arguments.rows)}")
+    words += ["--reference CHECKOUT"] if arguments.reference is not None else []
     return " ".join([*words, f"--budget {arguments.budget:g}", *(["--quick"] if arguments.quick else [])])
 
 
@@ -213,74 +273,68 @@ def measure_peaks(device: Device, size: int) -> dict[str, float]:
     return peaks
 
 
-def measure_parity(cases: dict[str, Case], device: Device, budget: Budget) -> dict[str, dict[str, float]]:
-    """Maps presets and precisions to the largest difference from the CPU's float32 in deviations of the output."""
-    errors: dict[str, dict[str, float]] = {}
-    for name, case in cases.items():
-        if name == "video-clip" or not budget.allows(f"parity of {name}"):
-            continue  # the clip's model is the chunk's
-        model = build(case)
-        with torch.inference_mode():
-            expected = [output.double() for output in tree_leaves(call(model, case, inputs_of(case, 1)))]
-            errors[name] = {}
-            for precision in ("float32", "bfloat16"):
-                dtype = _DTYPES[precision]
-                twin = perceiver_io.accelerate(model, dtype=dtype).to(device.device)
-                with products_in(precision):
-                    given = tree_leaves(call(twin, case, inputs_of(case, 1, device.device, dtype)))
-                errors[name][precision] = max(
-                    float((ours.double().cpu() - theirs).abs().max() / theirs.std())
-                    for ours, theirs in zip(given, expected, strict=True)
-                )
-        del model, twin
-        device.forget()
+def measure_parity(case: Case, device: Device) -> dict[str, float]:
+    """Maps precisions to the largest difference from the CPU's float32 in deviations of the output."""
+    errors = {}
+    model = build(case)
+    with torch.inference_mode():
+        expected = [output.double() for output in tree_leaves(call(model, case, inputs_of(case, 1)))]
+        for precision in ("float32", "bfloat16"):
+            dtype = _DTYPES[precision]
+            twin = perceiver_io.accelerate(model, dtype=dtype).to(device.device)
+            with products_in(precision):
+                given = tree_leaves(call(twin, case, inputs_of(case, 1, device.device, dtype)))
+            errors[precision] = max(
+                float((ours.double().cpu() - theirs).abs().max() / theirs.std())
+                for ours, theirs in zip(given, expected, strict=True)
+            )
+    del model, twin
+    device.forget()
     return errors
 
 
-def _sections(
-    cases: dict[str, Case], device: Device, budget: Budget, arguments: argparse.Namespace
-) -> Iterator[Iterator[Cell]]:
-    precisions = [precision for precision in PRECISIONS if precision != "tf32" or device.is_cuda]
-    yield _inference(cases, device, budget, ("ours", "ours, graphs"), ["bfloat16"])
-    if not arguments.quick and importlib.util.find_spec("transformers"):
-        yield _inference(cases, device, budget, ("transformers",), ["bfloat16"])
-    yield _training(cases, device, budget, not arguments.quick)
-    yield _inference(cases, device, budget, ("ours", "ours, graphs"), [p for p in precisions if p != "bfloat16"])
-    if not arguments.quick and importlib.util.find_spec("transformers"):
-        yield _inference(cases, device, budget, ("transformers",), ["float32"])
+def planned(cases: dict[str, Case], device: Device, arguments: argparse.Namespace) -> Iterator[Cell]:
+    """All that is to be measured, in the order of its worth."""
+    exact = [
+        precision for precision in PRECISIONS if precision != "bfloat16" and (precision != "tf32" or device.is_cuda)
+    ]
+    ours = ("ours, eager", "ours")
+    has_transformers = not arguments.quick and importlib.util.find_spec("transformers") is not None
+    yield from _inference(cases, ours, ["bfloat16"])
+    if has_transformers:
+        yield from _inference(cases, ("transformers",), ["bfloat16"])
+    yield from _training(cases, ["ours, plain", "ours", *(["transformers"] if has_transformers else [])])
+    yield from _inference(cases, ours, exact)
+    if arguments.reference is not None:
+        yield from _inference(cases, ("reference",), PRECISIONS)
+    if has_transformers:
+        yield from _inference(cases, ("transformers",), ["float32"])
     if not arguments.quick or device.is_cuda:
-        yield _inference(cases, device, budget, ("ours, compiled, graphs",), ["bfloat16"])
+        yield from _training(cases, ["ours, graphs", "ours, compiled"])
+        yield from _inference(cases, ("ours, compiled",), ["bfloat16"])
 
 
-def _inference(
-    cases: dict[str, Case], device: Device, budget: Budget, sides: Sequence[str], precisions: Sequence[str]
-) -> Iterator[Cell]:
+def _inference(cases: dict[str, Case], sides: Sequence[str], precisions: Sequence[str]) -> Iterator[Cell]:
     for name, case in cases.items():
         for precision in precisions:
             for batch in sorted({1, 2 if case.overrides else LARGE[name]} if LARGE[name] > 1 else {1}):
                 for side in sides:
-                    cell = Cell(section="inference", row=name, side=side, precision=precision, batch=batch)
-                    if budget.allows(f"{name} {side} {precision} {batch}"):
-                        yield _measured(cell, case, device)
+                    yield Cell(section="inference", row=name, side=side, precision=precision, batch=batch)
 
 
-def _training(cases: dict[str, Case], device: Device, budget: Budget, others: bool) -> Iterator[Cell]:
-    sides = ["ours, plain", "ours"]
-    if others:
-        sides += ["transformers"] if importlib.util.find_spec("transformers") else []
-        sides += ["ours, compiled"]
+def _training(cases: dict[str, Case], sides: Sequence[str]) -> Iterator[Cell]:
     for name in TRAINED:
         for side in sides if name in cases else ():
             batch = 2 if cases[name].overrides else LARGE[name]
-            cell = Cell(section="training", row=name, side=side, precision="bfloat16", batch=batch)
-            if budget.allows(f"training {name} {side}"):
-                yield _measured(cell, cases[name], device)
+            yield Cell(section="training", row=name, side=side, precision="bfloat16", batch=batch)
 
 
-def _measured(cell: Cell, case: Case, device: Device) -> Cell:
+def _measured(cell: Cell, case: Case, device: Device, budget: Budget, checkout: Path | None) -> Cell:
     """Prepares what a cell names, and times its first call and some more."""
     device.forget()
     try:
+        if cell.side == "reference":
+            return _reference(cell, case, device, budget, checkout)
         is_inference = cell.section == "inference"
         run = (_inference_run if is_inference else _training_run)(cell, case, device)
         with products_in(cell.precision), torch.inference_mode() if is_inference else nullcontext():
@@ -292,6 +346,22 @@ def _measured(cell: Cell, case: Case, device: Device) -> Cell:
         return replace(cell, failure=f"{type(error).__name__}: {lines[0] if lines else ''}")
 
 
+def _reference(cell: Cell, case: Case, device: Device, budget: Budget, checkout: Path | None) -> Cell:
+    """Runs DeepMind's code in a process of its own, which ends with the budget; building counts to its first call."""
+    platform = "cuda" if device.is_cuda else "cpu"
+    side = Reference(case=case, checkout=checkout, platform=platform, precision=cell.precision, batch=cell.batch)
+    if case.row.name == "video-clip":
+        return replace(cell, failure=f"{case.video_chunks} calls of one chunk each, which encode anew")
+    if reason := side.why_not():
+        return replace(cell, failure=reason)
+    with Worker(side, len(available_cores()), timeout=max(1.0, budget.left)) as worker:
+        first = worker.prepare().seconds
+        seconds: list[float] = []
+        while len(seconds) < 3 or (sum(seconds) < _SECONDS_A_CELL and len(seconds) < _MOST_RUNS):
+            seconds.append(worker.run())
+    return replace(cell, seconds=statistics.median(seconds), first_call=first)
+
+
 def _inference_run(cell: Cell, case: Case, device: Device) -> Callable[[], Any]:
     dtype = _DTYPES[cell.precision]
     if cell.side == "transformers":
@@ -299,10 +369,11 @@ def _inference_run(cell: Cell, case: Case, device: Device) -> Callable[[], Any]:
         model.to(dtype)
         arguments = _cast(arguments, dtype)
         return lambda: model(**arguments)
-    model = perceiver_io.accelerate(build(case), dtype=dtype, compile_blocks="compiled" in cell.side).to(device.device)
+    model = perceiver_io.accelerate(
+        build(case), dtype=dtype, compile_blocks="compiled" in cell.side, max_graphs=0 if "eager" in cell.side else 8
+    ).to(device.device)
     inputs = inputs_of(case, cell.batch, device.device, dtype)
-    runner = with_graphs(model) if "graphs" in cell.side else model
-    return lambda: call(runner, case, inputs)
+    return lambda: call(model, case, inputs)
 
 
 def _training_run(cell: Cell, case: Case, device: Device) -> Callable[[], Any]:
@@ -319,17 +390,32 @@ def _training_run(cell: Cell, case: Case, device: Device) -> Callable[[], Any]:
         inputs = inputs_of(case, cell.batch, device.device)
         forward = lambda: call(model, case, inputs)  # noqa: E731
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), fused=device.is_cuda)
+    is_recorded = "graphs" in cell.side and device.is_cuda
+    optimizer = torch.optim.AdamW(model.parameters(), fused=device.is_cuda, capturable=is_recorded)
 
     def step() -> None:
-        with torch.autocast(device.device.type, torch.bfloat16):
+        with torch.autocast(device.device.type, torch.bfloat16, cache_enabled=not is_recorded):
             logits: Tensor = forward()
         rows = logits.float().flatten(0, -2)
         F.cross_entropy(rows, torch.zeros(len(rows), dtype=torch.long, device=rows.device)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return step
+    return _recorded(step) if is_recorded else step
+
+
+def _recorded(step: Callable[[], None]) -> Callable[[], None]:
+    """Maps a step of training, on fixed inputs, to one CUDA graph of it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        step()
+    return graph.replay
 
 
 def build(case: Case) -> Any:

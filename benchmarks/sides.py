@@ -97,11 +97,18 @@ class Reference(Side):
         checkout: of google-deepmind/deepmind-research, or its folder `perceiver`.
         chunks: chunks of the clip that one compiled program decodes. The colab compiles the loop over all chunks into
             one program, in which XLA finds that every chunk has the same encoder and runs it once.
+        platform: of JAX's: "cpu" or "cuda".
+        precision: of products: "float32" in full; "tf32", JAX's default, which is TF32 on GPUs that have it; or
+            "bfloat16", in which layers compute, too (Haiku's mixed precision).
+        batch: as often as the input is repeated.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("jax", "haiku", "einops")
     checkout: Path | None
     chunks: int = 1
+    platform: str = "cpu"
+    precision: str = "float32"
+    batch: int = 1
 
     def why_not(self) -> str | None:
         """Also without a checkout."""
@@ -111,7 +118,8 @@ class Reference(Side):
 
     def load(self) -> None:
         """Imports JAX and the checkout's modules."""
-        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_PLATFORMS"] = self.platform
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the card is shared with the process that measures
         super().load()
         assert self.checkout is not None
         folders = (self.checkout.resolve(), self.checkout.resolve().parent)
@@ -128,6 +136,9 @@ class Reference(Side):
         import jax
 
         modules = {name: importlib.import_module(f"perceiver.{name}") for name in _REFERENCE_MODULES}
+        jax.config.update("jax_default_matmul_precision", "highest" if self.precision == "float32" else "default")
+        if self.precision == "bfloat16":
+            _compute_in_bfloat16(haiku)
         official = Official(haiku=haiku, **modules)
         build = official_model(official, self.case.row.preset, self.case.config)
         model = haiku.transform_with_state(build)
@@ -151,6 +162,13 @@ class Reference(Side):
 
     def _inputs(self) -> dict[str, np.ndarray]:
         """The input in the reference's layout, without the points to decode."""
+        repeated = {name: np.repeat(array, self.batch, axis=0) for name, array in self._one_input().items()}
+        if self.precision != "bfloat16":
+            return repeated
+        ml_dtypes = importlib.import_module("ml_dtypes")  # JAX's
+        return {name: x.astype(ml_dtypes.bfloat16) if x.dtype == np.float32 else x for name, x in repeated.items()}
+
+    def _one_input(self) -> dict[str, np.ndarray]:
         inputs = make_inputs(self.case)
         match self.case.row.preset:
             case "language":
@@ -251,6 +269,13 @@ class PerceiverPytorch(Side):
             "does other work: its feed-forward layers are GEGLU with four times the width, its queries and values have "
             "one and the same width, and no argument changes either"
         )
+
+
+def _compute_in_bfloat16(haiku: Any) -> None:
+    jmp = importlib.import_module("jmp")  # Haiku's
+    policy = jmp.get_policy("params=float32,compute=bfloat16,output=bfloat16")
+    for kind in (haiku.Linear, haiku.LayerNorm, haiku.Embed, haiku.Conv2D):
+        haiku.mixed_precision.set_policy(kind, policy)
 
 
 def _random_like(like: Any, rng: np.random.Generator) -> np.ndarray:

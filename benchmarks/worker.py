@@ -86,9 +86,11 @@ class Worker:
     Args:
         task: what to run.
         threads: processor cores that the process may use.
+        timeout: seconds that an answer may take; None for any.
     """
 
-    def __init__(self, task: Task, threads: int) -> None:
+    def __init__(self, task: Task, threads: int, timeout: float | None = None) -> None:
+        self._timeout = timeout
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, task, threads), daemon=True)
@@ -124,6 +126,9 @@ class Worker:
     def _ask(self, request: str) -> Any:
         try:
             self._connection.send(request)
+            if not self._connection.poll(self._timeout):
+                self._process.kill()
+                raise TaskError("TimeoutError", f"no answer within {self._timeout:.0f} s")
             error, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(timeout=10)

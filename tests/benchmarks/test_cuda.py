@@ -1,6 +1,7 @@
 """The benchmark of GPUs at sizes of no meaning, on the CPU: that it runs as it is, and where its figures land."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_script_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert errors["float32"] <= 1e-5
         assert 0 < errors["bfloat16"] < 0.3
     places = {(c["section"], c["row"], c["side"], c["precision"], c["batch"]) for c in record["cells"]}
-    assert ("inference", "optical-flow", "ours, graphs", "bfloat16", 2) in places
+    assert ("inference", "optical-flow", "ours, eager", "bfloat16", 2) in places
     assert ("training", "language-2048", "ours, plain", "bfloat16", 2) in places
     assert all(cell["seconds"] > 0 and cell["failure"] is None for cell in record["cells"])
     assert not record["left_out"]
@@ -40,3 +41,25 @@ def test_failures_and_what_there_was_no_time_for_are_named(capsys: pytest.Captur
     assert "* no time left: video-clip" in table
     assert cuda.main(["--device", "cpu", "--quick", "--rows", "language-2048", "--budget", "0"]) == 0
     assert "no time left: parity of language-2048" in capsys.readouterr().out
+
+
+def test_what_runs_when_the_time_is_up_is_given_up() -> None:
+    budget = cuda.Budget(0.05)
+    with budget.interrupting("a long one"):
+        time.sleep(60)
+    assert budget.left_out == ["a long one"]
+    assert not budget.allows("another")
+    done = []
+    with cuda.Budget(60).interrupting("a short one"):
+        done.append(True)
+    assert done
+
+
+def test_the_reference_is_planned_where_it_is_given() -> None:
+    cases = {"language-2048": cuda.make_case(cuda.ROWS["language-2048"], True)}
+    arguments = cuda._parser().parse_args(["--quick", "--device", "cpu", "--reference", "checkout"])
+    cells = list(cuda.planned(cases, cuda.Device("cpu"), arguments))
+    precisions = [cell.precision for cell in cells if cell.side == "reference"]
+    assert precisions == ["float32", "float32", "tf32", "tf32", "bfloat16", "bfloat16"]
+    failed = cuda._measured(cells[-1], cases["language-2048"], cuda.Device("cpu"), cuda.Budget(60), Path("none"))
+    assert failed.failure is not None
