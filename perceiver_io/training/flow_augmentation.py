@@ -51,9 +51,9 @@ class ColorJitter:
             if change == 3:
                 frames = turned_hue(frames, turn)
                 continue
-            grey = greyscale(frames)
-            other = (torch.zeros_like(grey), grey.mean(), grey)[change]
-            frames = (other + factors[change] * (frames - other)).clamp(0, 1)
+            grey = greyscale(frames) if change > 0 else frames.new_zeros(())
+            other = grey.mean() if change == 1 else grey
+            frames = torch.lerp(other.expand_as(frames), frames, factors[change]).clamp_(0, 1)
         return 2 * frames - 1
 
 
@@ -72,15 +72,15 @@ def turned_hue(frames: Float[Tensor, "frames 3 height width"], turn: float) -> F
     chroma = value - lowest
     red, green, blue = frames.split(1, dim=1)
     safe = chroma.clamp_min(1e-12)
-    # In sixths of the circle.
+    # In sixths of the circle, from red.
     hue = torch.where(
         value == red,
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offsets = frames.new_tensor([5.0, 3.0, 1.0])[:, None, None]
-    place = (offsets + hue + 6 * turn) % 6
-    return value - chroma * torch.minimum(place, 4 - place).clamp(0, 1)
+    offsets = frames.new_tensor([5.0, 3.0, 1.0])[:, None, None] + 6 * turn
+    place = (hue + offsets).remainder_(6)
+    return torch.addcmul(value, chroma, torch.minimum(place, 4 - place).clamp_(0, 1), value=-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,17 @@ class FlowAugmentation:
     hidden: tuple[int, int] = (50, 99)
 
     def __call__(self, pair: Pair, generator: torch.Generator) -> Pair:
-        """Changes "frame1", "frame2" [3, height, width] and "flow" [2, height, width], no smaller than the crop."""
+        """Changes "frame1", "frame2" [3, height, width] and "flow" [2, height, width].
+
+        Raises:
+            ValueError: for a pair that is smaller than the crop.
+        """
+        (height, width), (least_height, least_width) = pair["flow"].shape[1:], self.size
+        if height < least_height or width < least_width:
+            raise ValueError(
+                f"a pair of {height}×{width} pixels is smaller than the crop of {least_height}×{least_width}; take a "
+                "smaller size"
+            )
         frames, flow = torch.stack([pair["frame1"], pair["frame2"]]), pair["flow"]
         frames = self._with_patches_hidden(self._with_other_colours(frames, generator), generator)
         frames, flow = self._scaled(frames, flow, generator)

@@ -90,6 +90,11 @@ def test_a_crop_is_never_larger_than_the_scaled_frames() -> None:
     assert augmentation(moving_pair(), generator())["flow"].shape[1:] == SIZE
 
 
+def test_a_pair_that_is_smaller_than_the_crop() -> None:
+    with pytest.raises(ValueError, match="a pair of 46×58 pixels is smaller than the crop of 47×5; take a smaller"):
+        cropped((47, 5))(moving_pair(), generator())
+
+
 def test_a_draw_gives_one_result() -> None:
     augmentation = raft_sintel(SIZE)
     first, second, third = (augmentation(moving_pair(), generator(seed)) for seed in (3, 3, 4))
