@@ -10,6 +10,7 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `cross_attention`: a single head's products, associated the cheaper way;
 * `generation`: a step of a Perceiver AR in one run; `recorded_steps`: as one CUDA graph;
 * `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
+* `online_softmax`: a softmax of more inputs than fit at a time;
 * `choice`: which way attention is computed;
 * `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.

@@ -34,6 +34,7 @@ from perceiver_io.fast.gate import (
     trust,
 )
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
+from perceiver_io.fast.online_softmax import OnlineSoftmax
 from perceiver_io.fast.products import MAX_SCORE_BYTES
 
 # Values of a block of scores and of what is computed from them that fit in a CPU's cache.
@@ -177,29 +178,19 @@ def _attended_means(
     mask: Bool[Tensor, "#batch 1 inputs"] | None,
     eps: float,
 ) -> Float[Tensor, "batch queries channels"]:
-    """The mean of the normalised inputs that each (already scaled) query attends to, a block of inputs at a time.
-
-    Sums of exponentials are rescaled whenever a larger score comes up, so that they never overflow.
-    """
+    """The mean of the normalised inputs that each (already scaled) query attends to, a block of inputs at a time."""
     batch, num_inputs, channels = inputs.shape
     num_queries = query.shape[1]
-    precision = torch.promote_types(query.dtype, torch.float32)
-    best = query.new_full((batch, num_queries, 1), torch.finfo(precision).min, dtype=precision)
-    total = torch.zeros_like(best)
-    summed = query.new_zeros((batch, num_queries, channels), dtype=precision)
+    query = query.expand(batch, -1, -1)
+    attended = OnlineSoftmax(query, channels)
     for part in _blocks(num_inputs, 4 * batch * num_queries, query):
         normed = F.layer_norm(inputs[:, part], (channels,), eps=eps)
-        scores = batched_product(query, normed).to(precision)
+        scores = batched_product(query, normed)
         if mask is not None:
             scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
-        new_best = torch.maximum(best, scores.amax(-1, keepdim=True))
-        weights = scores.sub_(new_best).exp_()
-        shrink = (best - new_best).exp_()
-        total = total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         columns = normed.transpose(1, 2).contiguous()
-        summed = summed.mul_(shrink).add_(batched_product(weights.to(query.dtype), columns))
-        best = new_best
-    return (summed / total.clamp_min(torch.finfo(precision).tiny)).to(query.dtype)
+        attended.add(batched_product(attended.weights(scores), columns))
+    return attended.result()
 
 
 def looks_up_cheaply(

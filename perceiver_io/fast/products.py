@@ -3,8 +3,9 @@
 For one wide head, which torch's fused kernels do worst on GPUs, and for keys and values of the user's choosing: the
 inputs themselves, say, that `cross_attention` meets with queries and keys bracketed otherwise. Where the scores would
 pass a bound, examples, then queries are worked through in pieces; not in compiled programs, which serve all sizes of
-a batch. A query's scores are always whole, so that each piece's softmax is exact. The backward pass computes the scores
-again rather than keep them, and no gradient that nobody asks for: of pixels, say.
+a batch. A query's scores are whole then, so that each piece's softmax is exact. Of so many inputs that a piece has few
+queries, which would read all inputs again, a GPU goes through the inputs in blocks instead (`online_softmax`). The
+backward pass computes the scores again rather than keep them, and no gradient that nobody asks for: of pixels, say.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from perceiver_io.fast import choice
 from perceiver_io.fast.linear import batched_product
+from perceiver_io.fast.online_softmax import OnlineSoftmax
 
 # Of the scores that exist at a time; their softmax takes as much again.
 MAX_SCORE_BYTES = 2 * 2**30
 # The backward pass holds four such matrices, and meets more pieces at little cost.
 _BACKWARD_SHARE = 4
+# Fewer queries at a time take longer to read the inputs than to multiply by them.
+_FEWEST_QUERIES = 256
 
 
 def attend_by_products(
@@ -84,6 +88,9 @@ def _in_pieces(
 ) -> Tensor:
     value = key if value is None else value
     pieces = list(_pieces(query, key, max_bytes))
+    first = pieces[0][1]
+    if choice.kind_of(query) == "cuda" and first.stop is not None and first.stop < min(query.shape[1], _FEWEST_QUERIES):
+        return _in_blocks(query, key, value, score_bias, mask, max_bytes)
     if len(pieces) == 1:
         return batched_product(_weights(query, key, score_bias, mask), value.transpose(1, 2))
     attended = query.new_empty(*query.shape[:2], value.shape[-1])
@@ -91,6 +98,21 @@ def _in_pieces(
         weights = _weights(*_cut(some, rows, query, key, score_bias, mask))
         attended[some, rows] = batched_product(weights, value[some].transpose(1, 2))
     return attended
+
+
+def _in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
+    """All queries with a block of inputs at a time."""
+    attended = OnlineSoftmax(query, value.shape[-1])
+    step = max(1, max_bytes // (4 * query.shape[0] * query.shape[1]))  # their exponentials are in float32
+    for first in range(0, key.shape[1], step):
+        part = slice(first, first + step)
+        scores = batched_product(query, key[:, part], None if score_bias is None else score_bias[:, :, part])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
+        attended.add(batched_product(attended.weights(scores), value[:, part].transpose(1, 2)))
+    return attended.result()
 
 
 class _Recomputed(torch.autograd.Function):

@@ -1,0 +1,46 @@
+"""A softmax whose scores come a block of inputs at a time, exact up to rounding (Milakov and Gimelshein, 2018)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class OnlineSoftmax:
+    """Values that rows attend to, summed up block by block, in float32 at least.
+
+    Sums of exponentials are rescaled whenever a larger score comes up, so that they never overflow.
+
+    Args:
+        like: rows [batch, rows, …] that attend; their dtype and device are those of the result.
+        channels: of the values.
+    """
+
+    def __init__(self, like: Float[Tensor, "batch rows _"], channels: int) -> None:
+        self._dtype = like.dtype
+        self._precision = torch.promote_types(like.dtype, torch.float32)
+        batch, rows, _ = like.shape
+        self._best = like.new_full((batch, rows, 1), torch.finfo(self._precision).min, dtype=self._precision)
+        self._total = torch.zeros_like(self._best)
+        self._summed = like.new_zeros((batch, rows, channels), dtype=self._precision)
+
+    def weights(self, scores: Float[Tensor, "batch rows inputs"]) -> Float[Tensor, "batch rows inputs"]:
+        """Maps the scores of a block, -inf where a row does not attend, to the weights of its values, for `add`.
+
+        They are computed in place of the scores.
+        """
+        scores = scores.to(self._precision)
+        best = torch.maximum(self._best, scores.amax(-1, keepdim=True))
+        weights = scores.sub_(best).exp_()
+        shrink = (self._best - best).exp_()
+        self._total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
+        self._summed.mul_(shrink)
+        self._best = best
+        return weights.to(self._dtype)
+
+    def add(self, values: Float[Tensor, "batch rows channels"]) -> None:
+        """Takes in the sum of a block's values by its weights."""
+        self._summed.add_(values)
+
+    def result(self) -> Float[Tensor, "batch rows channels"]:
+        """The means of the values; 0 for rows that attend to nothing."""
+        return (self._summed / self._total.clamp_min(torch.finfo(self._precision).tiny)).to(self._dtype)
