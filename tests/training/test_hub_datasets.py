@@ -45,10 +45,12 @@ def test_several_data_sets_are_named(tmp_path: Path) -> None:
 
 
 def test_another_column_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"made has no column 'body', only 'url', 'text', 'number'"):
+    with pytest.raises(ValueError, match=r"made has no column 'body', only 'url', 'text', 'number'; add it"):
         open_hub_dataset(saved(tmp_path / "made"), "text", "body")
-    with pytest.raises(ValueError, match=r"the column 'number' of .*made holds int64, not texts; name another"):
+    with pytest.raises(ValueError, match=r"the column 'number' of .*made holds int64, not texts; name the column"):
         read_documents(tmp_path / "made", "number")
+    with pytest.raises(ValueError, match=r"made has no column 'body', only .*; name the column .* with --text-column"):
+        read_documents(tmp_path / "made", "body")
     assert bytes(read_documents(tmp_path / "made", "url", rows_apart=True)[0]) == b"somewhere"
 
 

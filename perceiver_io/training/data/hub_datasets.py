@@ -53,5 +53,7 @@ def open_hub_dataset(source: str | Path, *columns: str) -> "datasets.Dataset":
         raise ValueError(f"{source} holds several data sets; name the folder of one: {folders}")
     for column in columns:
         if column not in found.column_names:
-            raise ValueError(f"{source} has no column {column!r}, only {', '.join(map(repr, found.column_names))}")
+            raise ValueError(
+                f"{source} has no column {column!r}, only {', '.join(map(repr, found.column_names))}; add it"
+            )
     return found

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from perceiver_io.media.border import reading
 from perceiver_io.training.data.hub_datasets import open_hub_dataset
+from perceiver_io.training.data.text_rows import COLUMN_WAY_OUT
 
 if TYPE_CHECKING:
     import datasets
@@ -24,10 +25,13 @@ class _Column:
     """A column of texts, and where each ends if they lie end to end with separators between them."""
 
     def __init__(self, source: str | Path, name: str) -> None:
-        dataset = open_hub_dataset(source, name)
+        dataset = open_hub_dataset(source)
+        if name not in dataset.column_names:
+            names = ", ".join(map(repr, dataset.column_names))
+            raise ValueError(f"{source} has no column {name!r}, only {names}; {COLUMN_WAY_OUT}")
         kind = getattr(dataset.features[name], "dtype", type(dataset.features[name]).__name__)
         if kind not in ("string", "large_string"):
-            raise ValueError(f"the column {name!r} of {source} holds {kind}, not texts; name another")
+            raise ValueError(f"the column {name!r} of {source} holds {kind}, not texts; {COLUMN_WAY_OUT}")
         self.source, self.name = source, name
         self.rows: datasets.Dataset = dataset.select_columns([name]).with_format("arrow")
         with reading(source, "a whole data set"):

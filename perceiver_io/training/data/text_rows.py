@@ -13,7 +13,7 @@ ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".json.gz", ".parquet")
 # The column that C4 and Wikipedia have their texts in.
 TEXT_COLUMN = "text"
 
-_WAY_OUT = "name the column that the texts are in with --text-column"
+COLUMN_WAY_OUT = "name the column that the texts are in with --text-column"
 
 
 def has_rows(path: Path) -> bool:
@@ -50,7 +50,7 @@ def _text(line: bytes, column: str, name: str) -> str:
         raise ValueError(f"{name} is no JSON ({error}); mend it") from error
     if not isinstance(row, dict) or column not in row:
         keys = f"only {', '.join(map(repr, row))}" if isinstance(row, dict) else f"but is a {type(row).__name__}"
-        raise ValueError(f"{name} has no {column!r}, {keys}; {_WAY_OUT}")
+        raise ValueError(f"{name} has no {column!r}, {keys}; {COLUMN_WAY_OUT}")
     return _checked(row[column], column, name)
 
 
@@ -61,7 +61,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
         table = parquet.ParquetFile(path)
         names = table.schema_arrow.names
     if column not in names:
-        raise ValueError(f"{path} has no {column!r}, only {', '.join(map(repr, names))}; {_WAY_OUT}")
+        raise ValueError(f"{path} has no {column!r}, only {', '.join(map(repr, names))}; {COLUMN_WAY_OUT}")
     for group in range(table.num_row_groups):
         with reading(path, "a Parquet file"):
             texts = table.read_row_group(group, columns=[column]).column(column).to_pylist()
