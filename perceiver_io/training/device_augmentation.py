@@ -131,7 +131,7 @@ class AugmentedOnDevice:
                 members = [number for number, found in enumerate(of_pictures) if found == kind]
                 part = crops.part(members)
                 tables, numbers = (on_device[name][part.members, step] for name in ("tables", "numbers"))
-                crops.pixels[part.place] = _changed(kind, crops.pixels, part, tables, numbers, fill)
+                crops.pixels.index_copy_(0, part.place, _changed(kind, crops.pixels, part, tables, numbers, fill))
         rows = on_device["rows"], on_device["row_weights"]
         columns = on_device["columns"], on_device["column_weights"]
         return _normalised(_resized(crops, rows, columns))
@@ -172,9 +172,10 @@ class _Crops:
         chosen = torch.tensor(members)
         owner, within = _runs(self._areas[chosen], self.pixels.device)
         on_device = chosen.to(self.pixels.device, non_blocking=True)
-        height, width = self.sizes[on_device].T[:, owner]
-        start = self.starts[on_device][owner]
-        return _Part(on_device, owner, start + within, within // width, within % width, height, width)
+        height, width = self.sizes[on_device].T.index_select(1, owner)
+        start = self.starts[on_device].index_select(0, owner)
+        row = within // width
+        return _Part(on_device, owner, start + within, row, within - row * width, height, width)
 
 
 def _runs(lengths: Int[Tensor, " runs"], device: torch.device) -> tuple[Int[Tensor, " all"], Int[Tensor, " all"]]:
@@ -182,7 +183,7 @@ def _runs(lengths: Int[Tensor, " runs"], device: torch.device) -> tuple[Int[Tens
     total = int(lengths.sum())
     starts, counts = (one.to(device, non_blocking=True) for one in (lengths.cumsum(0) - lengths, lengths))
     owner = torch.arange(len(lengths), device=device).repeat_interleave(counts, output_size=total)
-    return owner, torch.arange(total, device=device) - starts[owner]
+    return owner, torch.arange(total, device=device) - starts.index_select(0, owner)
 
 
 def _changed(
@@ -194,26 +195,36 @@ def _changed(
     fill: int,
 ) -> UInt8[Tensor, "pixels 3"]:
     """Makes one kind of step, as the function of `rand_augment` of that name does."""
-    own = pixels[part.place]
+    own = pixels.index_select(0, part.place)
     if kind == TABLE:
-        return tables[part.owner[:, None], own.long()]
+        return _looked_up(tables[:, None].expand(-1, 3, -1), own, part)
     if kind in (AUTOCONTRAST, EQUALIZE):
         histograms = _histograms(own, part)
-        found = (_stretched if kind == AUTOCONTRAST else _equalized)(histograms)
-        return found[part.owner[:, None], torch.arange(3, device=own.device), own.long()]
+        return _looked_up((_stretched if kind == AUTOCONTRAST else _equalized)(histograms), own, part)
     if kind == MOVE:
         return _moved(pixels, part, numbers, fill)
     if kind == CUTOUT:
-        top, bottom, left, right = numbers[part.owner, :4].T
+        top, bottom, left, right = numbers.T[:4].index_select(1, part.owner)
         inside = (part.row >= top) & (part.row < bottom) & (part.column >= left) & (part.column < right)
         return own.masked_fill(inside[:, None], fill)
     other = _greyscale(own) if kind == COLOR else _blurred(pixels, own, part)
-    factor = numbers[part.owner, :1]
+    factor = numbers[:, :1].index_select(0, part.owner)
     return (other.float() + factor * (own.float() - other.float())).clamp(0, 255).byte()
 
 
+def _bins(own: UInt8[Tensor, "pixels 3"], part: _Part) -> Int[Tensor, "pixels 3"]:
+    """Numbers each value among those of its channel and picture, 256 of each."""
+    return (part.owner[:, None] * 3 + torch.arange(3, device=own.device)) * 256 + own
+
+
+def _looked_up(
+    tables: UInt8[Tensor, "members 3 256"], own: UInt8[Tensor, "pixels 3"], part: _Part
+) -> UInt8[Tensor, "pixels 3"]:
+    return tables.flatten().index_select(0, _bins(own, part).flatten()).view_as(own)
+
+
 def _histograms(own: UInt8[Tensor, "pixels 3"], part: _Part) -> Int[Tensor, "members 3 256"]:
-    bins = (part.owner[:, None] * 3 + torch.arange(3, device=own.device)) * 256 + own
+    bins = _bins(own, part)
     counts = torch.zeros(len(part.members) * 3 * 256, dtype=torch.int64, device=own.device)
     return counts.scatter_add_(0, bins.flatten(), counts.new_ones(()).expand(bins.numel())).view(-1, 3, 256)
 
@@ -241,14 +252,14 @@ def _moved(
 ) -> UInt8[Tensor, "pixels 3"]:
     """The nearest pixel to the place that an affine map gives; see `transform`, whose arithmetic this is."""
     shown, is_outside = [], torch.zeros_like(part.row, dtype=torch.bool)
-    for (a, b, c), side in zip(numbers[part.owner].T.split(3), (part.width, part.height), strict=True):
+    for (a, b, c), side in zip(numbers.T.index_select(1, part.owner).split(3), (part.width, part.height), strict=True):
         place = a * part.column.float() + b * part.row.float() + c
         whole = place.trunc()
         nearest = (whole + (place - whole >= 0.5)).long()
         is_outside = is_outside | (place <= -0.5) | (nearest >= side)
         shown.append(nearest)
     first = part.place - part.row * part.width - part.column
-    moved = pixels[(first + shown[1] * part.width + shown[0]).where(~is_outside, 0)]
+    moved = pixels.index_select(0, (first + shown[1] * part.width + shown[0]).where(~is_outside, 0))
     return moved.masked_fill(is_outside[:, None], fill)
 
 
@@ -264,7 +275,7 @@ def _blurred(pixels: UInt8[Tensor, "all 3"], own: UInt8[Tensor, "pixels 3"], par
     sums = 4 * own.int()
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
-            sums = sums + pixels[(centre + down * part.width + right).where(is_inside, 0)]
+            sums = sums + pixels.index_select(0, (centre + down * part.width + right).where(is_inside, 0))
     return (sums // 13).byte().where(is_inside[:, None], own)
 
 
@@ -278,9 +289,13 @@ def _resized(crops: _Crops, rows: Taps, columns: Taps) -> Float32[Tensor, "batch
     device, height, width = crops.pixels.device, row_places.shape[1], column_places.shape[1]
     widths = crops.sizes[:, 1]
     owner, within = _runs(height * crops.widths, device)
-    row, column = within // widths[owner], within % widths[owner]
-    places = (crops.starts[owner] + column)[:, None] + row_places[owner, row] * widths[owner, None]
-    lines = F.embedding_bag(places, crops.pixels.float(), per_sample_weights=row_weights[owner, row], mode="sum")
+    width_here = widths.index_select(0, owner)
+    row = within // width_here
+    start = crops.starts.index_select(0, owner) + within - row * width_here
+    taps = owner * height + row
+    places = start[:, None] + row_places.flatten(0, 1).index_select(0, taps) * width_here[:, None]
+    weights = row_weights.flatten(0, 1).index_select(0, taps)
+    lines = F.embedding_bag(places, crops.pixels.float(), per_sample_weights=weights, mode="sum")
     starts = height * (widths.cumsum(0) - widths)
     first = starts[:, None] + torch.arange(height, device=device) * widths[:, None]
     places = first[:, :, None, None] + column_places[:, None]
