@@ -90,7 +90,8 @@ def evaluate(
         batch_size: windows at a time.
 
     Raises:
-        ValueError: for a model in training, documents of fewer than two tokens, or a block of more than the latents.
+        ValueError: for a model in training, no documents or ones of fewer than two tokens, or a block of more than the
+            latents.
     """
     config = model.config
     most = config.num_latents // config.latents_per_position
@@ -100,6 +101,8 @@ def evaluate(
     if not 1 <= block_size <= most:
         raise ValueError(f"block_size ({block_size}) must lie in 1…{most}, the positions that latents predict from")
     tensors = [torch.as_tensor(document).long() for document in documents]
+    if not tensors:
+        raise ValueError("there are no documents to evaluate on; give one at least")
     for number, document in enumerate(tensors):
         check_integers(f"document {number}", document, ("tokens",), config.vocab_size)
         if len(document) < 2:

@@ -49,5 +49,7 @@ def test_refuses() -> None:
         evaluate(model, random_tokens(9), 7)
     with pytest.raises(ValueError, match="document 1 has 1 tokens"):
         evaluate(model, [[1, 2], [3]])
+    with pytest.raises(ValueError, match="there are no documents to evaluate on; give one at least"):
+        evaluate(model, [])
     with pytest.raises(ValueError, match=r"call model\.eval"):
         evaluate(model.train(), random_tokens(9))

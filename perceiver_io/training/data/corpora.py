@@ -39,8 +39,8 @@ def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apar
         rows_apart: see `read_documents`.
 
     Raises:
-        ValueError: for a share that is missing, shares that are not numbers above 0 which add up to 1, or two corpora
-            of one name.
+        ValueError: for a share that is missing, shares that are not numbers above 0 which add up to 1, two corpora of
+            one name, or a text of a few bytes.
         OSError, ImportError: see `read_documents`.
     """
     named = [_parts(source) for source in sources]
@@ -48,6 +48,8 @@ def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apar
     corpora = []
     for name, path, share in named:
         learned, held_out = split_documents(read_documents(path, column, rows_apart=rows_apart))
+        if not held_out:
+            raise ValueError(f"{path} has too little text for a twentieth to be held out; give more")
         corpora.append(Corpus(name=name, learned=learned, held_out=held_out, share=share or 1.0))
     return corpora
 
