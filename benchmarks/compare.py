@@ -1,7 +1,7 @@
 """Measures this library against the reference under JAX, transformers and perceiver-pytorch, in one run.
 
     python -m benchmarks.compare [--reference CHECKOUT] [--rows ROW ...] [--sides SIDE ...]
-        [--repeats N] [--threads N] [--json FILE] [--markdown FILE] [--scaling] [--tiny]
+        [--repeats N] [--threads N] [--json FILE] [--markdown FILE] [--scaling] [--neighbour] [--tiny]
 
 float32, batch 1, random weights of the released sizes, on the CPU. Every side has a process of its own, and the sides
 take turns, so that whatever else disturbs the machine disturbs all of them. README.md beside this file says what the
@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.machine import GemmPeak, describe
 from benchmarks.measure import SIDES, RowResult, measure_row
+from benchmarks.neighbour import Slowing, measure_slowing, slowing_table
 from benchmarks.report import comparison_tables, head
 from benchmarks.rows import ROWS, make_case
 from benchmarks.scaling import GRID, TINY_GRID, Point, measure_scaling, scaling_table
@@ -38,12 +39,18 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.repeats < 1:
         parser.error(f"--repeats ({arguments.repeats}) must be at least 1")
     description = describe()
-    rows = arguments.rows if arguments.rows is not None else [] if arguments.scaling else list(ROWS)
-    results, gemm = _compare(rows, arguments)
+    if arguments.rows is not None:
+        rows = arguments.rows
+    else:
+        rows = ["language-2048"] if arguments.neighbour else [] if arguments.scaling else list(ROWS)
+    results, gemm = _compare([] if arguments.neighbour else rows, arguments)
+    slowings = _beside_a_neighbour(rows, arguments) if arguments.neighbour else []
     points = _scale(arguments) if arguments.scaling else []
     markdown = head(description, _command(arguments, rows), arguments.threads, arguments.repeats)
     if results:
         markdown += "\n" + comparison_tables(results, gemm)
+    if slowings:
+        markdown += "\n" + slowing_table(slowings)
     if points:
         markdown += "\n" + scaling_table(points)
     print(markdown)
@@ -55,10 +62,13 @@ def main(argv: list[str] | None = None) -> int:
             "threads": arguments.threads,
             "gemm_gflops": gemm,
             "rows": [asdict(result) for result in results],
+            "neighbour": [asdict(slowing) for slowing in slowings],
             "scaling": [asdict(point) for point in points],
         }
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return int(any("ours" in result.sides and result.sides["ours"].failure is not None for result in results))
+    failures = [result.sides["ours"].failure for result in results if "ours" in result.sides]
+    failures += [slowing.failure for slowing in slowings if slowing.side == "ours"]
+    return int(any(failure is not None for failure in failures))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every single time there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="writes the tables there")
     parser.add_argument("--scaling", action="store_true", help="how our cost grows; rows only if --rows names some")
+    parser.add_argument(
+        "--neighbour",
+        action="store_true",
+        help="times the rows (language-2048, unless --rows names others) alone and beside a busy process instead",
+    )
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try this script; the figures mean nothing")
     return parser
 
@@ -100,6 +115,15 @@ def _compare(rows: list[str], arguments: argparse.Namespace) -> tuple[list[RowRe
         return results, peak.by_kernel
 
 
+def _beside_a_neighbour(rows: list[str], arguments: argparse.Namespace) -> list[Slowing]:
+    sides = [name for name in arguments.sides if name != "reference-one-program"]
+    slowings = []
+    for name in rows:
+        case = make_case(ROWS[name], arguments.tiny)
+        slowings += measure_slowing(case, sides, arguments.reference, arguments.repeats, arguments.threads)
+    return slowings
+
+
 def _scale(arguments: argparse.Namespace) -> list[Point]:
     points = []
     for point in measure_scaling(TINY_GRID if arguments.tiny else GRID, arguments.repeats, arguments.threads):
@@ -113,12 +137,12 @@ def _command(arguments: argparse.Namespace, rows: list[str]) -> str:
     words = ["python -m benchmarks.compare"]
     if arguments.reference is not None:
         words.append("--reference CHECKOUT")
-    if rows and (rows != list(ROWS) or arguments.scaling):
+    if rows and (rows != list(ROWS) or arguments.scaling or arguments.neighbour):
         words.append(f"--rows {' '.join(rows)}")
     if arguments.sides != list(SIDES):
         words.append(f"--sides {' '.join(arguments.sides)}")
     words += [f"--repeats {arguments.repeats}", f"--threads {arguments.threads}"]
-    words += [f"--{flag}" for flag in ("scaling", "tiny") if getattr(arguments, flag)]
+    words += [f"--{flag}" for flag in ("scaling", "neighbour", "tiny") if getattr(arguments, flag)]
     return " ".join(words)
 
 

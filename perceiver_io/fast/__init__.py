@@ -6,7 +6,7 @@ way takes part only where `gate` says that it computes what the plain module doe
 most of training, compiling and exporting) falls back to the plain module, call by call.
 
 * `linear`: products by oneDNN on CPUs;
-* `attention`: attention a head and a block of queries at a time, and the MLP;
+* `attention`: attention of several heads, and the MLP;
 * `cross_attention`: a single head's products, associated the cheaper way;
 * `generation`: a step of a Perceiver AR in one run; `recorded_steps`: as one CUDA graph;
 * `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;

@@ -1,9 +1,10 @@
-"""Attention of several heads and the MLP, for inference.
+"""Attention of several heads and the MLP, for inference and in part for training.
 
-The formulas are those of `perceiver_io.attention`; the products are `linear`'s. On a CPU, torch's fused attention needs
-equal widths of queries and values and multiplies with MKL. Two products for one head and some hundred queries at a
-time, with a softmax between, are faster, and their scores stay in the cache. Not for masks, which the fused kernels
-take, nor for dropout. On GPUs, also in training, wide heads are two batched products; `choice` decides.
+The formulas are those of `perceiver_io.attention`; the products are `linear`'s. Torch's fused attention on CPUs needs
+equal widths of queries and values; where it does not serve, all heads are one batched product with as many queries as
+keep the scores in the cache, a softmax, and another product. Few and large operations, because the threads of each
+wait for one another, which another process that wants their core prolongs. Not for masks, which the fused kernels
+take, nor for dropout. On GPUs wide heads are two batched products; `choice` decides.
 """
 
 import torch
@@ -15,10 +16,8 @@ from perceiver_io.attention import MLP, Attention, Cache, Rotations, activate, a
 from perceiver_io.fast import choice
 from perceiver_io.fast.gate import are_alike, drops, is_bracketed_freely, is_plain_inference, is_untouched
 from perceiver_io.fast.linear import apply_linear, gated_product, product
-from perceiver_io.fast.products import attend_heads_by_products
+from perceiver_io.fast.products import CACHED_SCORE_BYTES, attend_heads_by_products
 
-# Queries of a head whose scores are computed at a time.
-_BLOCK_ROWS = 512
 # Queries of all heads that attend causally at a time.
 _CAUSAL_ROWS = 128
 
@@ -57,8 +56,8 @@ class FastAttention(Attention):
     ) -> Float[Tensor, "batch queries output_channels"]:
         """Attends; a batch of one on either side stands for all examples."""
         is_inference = is_plain_inference(queries, inputs)
-        has_choice = is_inference or (  # of kernels, in training on a GPU
-            choice.kind_of(queries) == "cuda" and not self.causal and is_bracketed_freely(queries, inputs)
+        has_choice = is_inference or (
+            choice.is_made_with_gradients(queries) and not self.causal and is_bracketed_freely(queries, inputs)
         )
         if not isinstance(self, FastAttention) or drops(self) or not has_choice:
             return Attention.forward(self, queries, inputs, mask, rotations, cache)
@@ -101,7 +100,7 @@ def attend_by_choice(
     )
     match choice.choose(call):
         case "blocks":
-            return attend_in_blocks(query, key, value)
+            return attend_heads_by_products(query, key, value, mask, CACHED_SCORE_BYTES)
         case "products":
             return attend_heads_by_products(query, key, value, mask)
         case "fused":
@@ -128,23 +127,3 @@ def attend_causally(
         visible = None if mask is None else mask[:, part, :seen]
         blocks.append(attend(query[:, :, part], key[:, :, :seen], value[:, :, :seen], visible, causal=True))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
-
-
-def attend_in_blocks(
-    query: Float[Tensor, "#batch heads queries qk_channels"],
-    key: Float[Tensor, "#batch heads inputs qk_channels"],
-    value: Float[Tensor, "#batch heads inputs v_channels"],
-) -> Float[Tensor, "batch heads queries v_channels"]:
-    """Attends as `perceiver_io.attention.attend` does, by two products per head and block of queries."""
-    _, heads, rows, channels = query.shape
-    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
-    query = (query * channels**-0.5).contiguous().expand(batch, -1, -1, -1)
-    key = key.contiguous().expand(batch, -1, -1, -1)
-    value_columns = value.transpose(-1, -2).contiguous().expand(batch, -1, -1, -1)
-    attended = query.new_empty(batch, heads, rows, value.shape[-1])
-    for head in ((example, head) for example in range(batch) for head in range(heads)):
-        for block in range(0, rows, _BLOCK_ROWS):
-            part = slice(block, block + _BLOCK_ROWS)
-            weights = product(query[head][part], key[head]).softmax(-1)
-            attended[head][part] = product(weights, value_columns[head])
-    return attended

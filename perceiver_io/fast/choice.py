@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# "blocks": products of a head and some queries at a time, whose scores stay in a CPU's cache (`attention`).
-# "products": two batched products (`products`). "fused": torch's fused kernels.
+# "products": two batched products (`products`). "blocks": the same for so many heads and queries at a time that their
+# scores stay in a CPU's cache. "fused": torch's fused kernels.
 Way = Literal["blocks", "products", "fused"]
 
 # Channels of a head that the fused kernels of a GPU serve well.
@@ -48,7 +48,7 @@ class Heads(NamedTuple):
 def choose(heads: Heads) -> Way:
     """Maps a call of attention to the way that is the fastest for it."""
     if heads.device == "cpu":
-        return "blocks" if heads.is_inference and not heads.is_masked else "fused"
+        return _choose_on_cpu(heads)
     if heads.device != "cuda" or min(heads.queries, heads.inputs) < 1:
         return "fused"
     is_half = heads.dtype in (torch.bfloat16, torch.float16)
@@ -56,6 +56,29 @@ def choose(heads: Heads) -> Way:
     return "products" if max(heads.qk_channels, heads.v_channels) > widest else "fused"
 
 
+def _choose_on_cpu(heads: Heads) -> Way:
+    """Maps a call on a CPU to its way.
+
+    Torch's fused kernel wants equal widths, and what torch does without it looks for rows of nothing even where nothing
+    is masked. In half precision, products with a softmax between are faster than that kernel.
+    """
+    is_served = heads.qk_channels == heads.v_channels
+    if heads.is_masked:
+        return "fused"
+    if heads.is_inference:
+        return "fused" if is_served and heads.dtype == torch.float32 else "blocks"
+    return "fused" if is_served else "products"
+
+
 def kind_of(tensor: Tensor) -> str:
     """The kind of device that a tensor is treated as lying on; the meta device stands for a CPU."""
     return "cpu" if tensor.device.type == "meta" else tensor.device.type
+
+
+def is_made_with_gradients(tensor: Tensor) -> bool:
+    """Whether there is more than one way on a tensor's device where gradients or autocasting look on.
+
+    Compilers for CPUs take the plain module.
+    """
+    kind = kind_of(tensor)
+    return kind == "cuda" or (kind == "cpu" and not torch.compiler.is_compiling())

@@ -9,6 +9,7 @@ backward pass computes the scores again rather than keep them, and no gradient t
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from perceiver_io.fast.online_softmax import OnlineSoftmax
 
 # Of the scores that exist at a time; their softmax takes as much again.
 MAX_SCORE_BYTES = 2 * 2**30
+# The same where scores are to stay in a CPU's cache.
+CACHED_SCORE_BYTES = 8 * 2**20
 # The backward pass holds four such matrices, and meets more pieces at little cost.
 _BACKWARD_SHARE = 4
 # Fewer queries at a time take longer to read the inputs than to multiply by them.
@@ -50,7 +53,7 @@ def attend_by_products(
     if mask is not None:
         attends = mask.any(-1, keepdim=True)
         mask = (mask | ~attends).expand(batch, -1, key.shape[1])  # a row of nothing is no softmax: all, and is wiped
-    with torch.autocast(query.device.type, enabled=False):
+    with nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False):
         if torch.is_grad_enabled():
             attended: Tensor = _Recomputed.apply(query, key, value, score_bias, mask, max_score_bytes)  # type: ignore[no-untyped-call]
         else:
@@ -206,9 +209,9 @@ def _pieces(query: Tensor, key: Tensor, max_bytes: int) -> Iterator[tuple[slice,
         return
     (batch, rows, _), inputs = query.shape, key.shape[1]
     row_bytes = inputs * query.element_size()
-    # One example at a time is what oneDNN's product takes, and what a CPU's cache likes.
-    one_by_one = choice.kind_of(query) == "cpu"
-    examples = 1 if one_by_one else max(1, min(batch, max_bytes // max(1, rows * row_bytes)))
+    # A CPU works on several examples at a time only where their scores stay in its cache.
+    bytes_of_examples = min(max_bytes, CACHED_SCORE_BYTES) if choice.kind_of(query) == "cpu" else max_bytes
+    examples = max(1, min(batch, bytes_of_examples // max(1, rows * row_bytes)))
     step = max(1, min(rows, max_bytes // max(1, row_bytes)))
     for first in range(0, batch, examples):
         for row in range(0, rows, step):

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.measure import Result, RowResult, whole_clip
+from benchmarks.neighbour import Slowing, slowing_table
 from benchmarks.report import comparison_tables
 from benchmarks.rows import ROWS, make_case, make_inputs
 from benchmarks.sides import PerceiverPytorch, Reference, Transformers
@@ -41,6 +42,7 @@ def test_script_measures_our_side_and_names_those_left_out(tmp_path: Path) -> No
     assert clip["sides"]["reference"]["failure"] == "no checkout given (--reference)"
     assert clip["sides"]["perceiver-pytorch"]["failure"].startswith(("not installed", "does other work"))
     assert record["gemm_gflops"]["torch.mm"] > 0
+    assert record["neighbour"] == []
     assert [point["sizes"]["inputs"] for point in record["scaling"]] == [100]
 
     markdown = (tmp_path / "results.md").read_text(encoding="utf-8")
@@ -49,6 +51,16 @@ def test_script_measures_our_side_and_names_those_left_out(tmp_path: Path) -> No
     assert "* reference: no checkout given (--reference)\n" in markdown
     for path in (ROOT, tmp_path):
         assert str(path) not in markdown + json.dumps(record)
+
+
+def test_rows_beside_a_busy_neighbour(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--tiny", "--neighbour", "--rows", "language-60", "--sides", "ours", "reference"]
+    assert compare.main([*arguments, "--repeats", "1", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "| language, 60 bytes | ours | " in printed
+    assert "* reference: no checkout given (--reference) (language, 60 bytes)\n" in printed
+    slowing = Slowing(row="row", side="ours", alone=[1.0, 2.0, 9.0], beside=[3.0, 4.0, 5.0])
+    assert "| row | ours | 2 s | 4 s | 2.00× |" in slowing_table([slowing])
 
 
 @pytest.mark.parametrize(

@@ -153,5 +153,9 @@ def test_the_choice_is_what_was_measured(
     call = Heads("cuda", dtype, queries, inputs, qk_channels, v_channels, is_masked, is_inference)
     assert choose(call) == fastest
     on_cpu = choose(call._replace(device="cpu"))
-    assert on_cpu == ("blocks" if is_inference and not is_masked else "fused")
+    serves = qk_channels == v_channels  # torch's fused kernel, which is the fastest in float32 alone
+    if is_masked or (serves and (dtype == torch.float32 or not is_inference)):
+        assert on_cpu == "fused"
+    else:
+        assert on_cpu == ("blocks" if is_inference else "products")
     assert choose(call._replace(device="mps")) == "fused"
