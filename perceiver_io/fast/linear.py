@@ -2,8 +2,9 @@
 
 On CPUs that are not Intel's, MKL, which `torch.nn.functional.linear` calls for float32, reaches less than half of the
 speed of oneDNN, which is part of the same torch (195 against 440 GFLOP/s on two Zen 5 cores, equally precise). oneDNN
-also applies the GELU of an MLP while the product is still in the cache. It has no gradient, and only float32 gains: in
-bfloat16 torch calls oneDNN itself. A single row is another matter: its product takes as long as its weight takes to be
+also applies the GELU of an MLP while the product is still in the cache. It has no gradient. In
+bfloat16, where the processor multiplies that, torch calls oneDNN itself, but copies the bias first and applies the GELU
+in a pass of its own. A single row is another matter: its product takes as long as its weight takes to be
 read, and a batch of two products (MKL's) reads at twice the rate of one, be it MKL's or oneDNN's.
 """
 
@@ -128,7 +129,7 @@ if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise n
 def _onednn_serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return bool(
         x.device.type == choice.kind_of(x) == "cpu"
-        and x.dtype == torch.float32
+        and _onednn_multiplies(x)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
@@ -136,3 +137,9 @@ def _onednn_serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
     )
+
+
+def _onednn_multiplies(x: Tensor) -> bool:
+    if x.dtype == torch.bfloat16:  # single rows gain nothing
+        return x.numel() != x.shape[-1] and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.dtype == torch.float32

@@ -23,6 +23,22 @@ def test_a_product_is_the_same_with_and_without_onednn(activation: str, bias: bo
             torch.testing.assert_close(product(x, weight, shift, activation), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_bfloat16_is_rounded_once(activation: str) -> None:
+    x, weight, shift = torch.randn(40, 30).bfloat16(), torch.randn(20, 30).bfloat16(), torch.randn(20).bfloat16()
+    exact = F.linear(x.double(), weight.double(), shift.double())
+    if activation == "gelu":
+        exact = F.gelu(exact, approximate="tanh")
+    errors = {}
+    for enabled in (True, False):
+        with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=enabled):
+            result = product(x, weight, shift, activation)  # type: ignore[arg-type]
+        assert result.dtype == torch.bfloat16
+        errors[enabled] = (result.double() - exact).square().mean().sqrt().item()
+    assert errors[True] <= 1.01 * errors[False] < 0.02 * exact.std().item()
+
+
 @pytest.mark.parametrize("outputs", [1, 5, 6])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_single_row(outputs: int, bias: bool) -> None:
