@@ -1,7 +1,9 @@
 """Where there is a CUDA device: the golden cases, the task models in every precision and a training step run on it."""
 
 import copy
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 import perceiver_io
+from perceiver_io.autoregressive import PerceiverAR, PerceiverARConfig
 from perceiver_io.fast import with_graphs
+from perceiver_io.training import Lamb, decay_groups
 from perceiver_io.weights.haiku_conversion import convert_parameters
 from perceiver_io.weights.pystate import HaikuCheckpoint
+from tests.autoregressive.small import SIZES
 from tests.golden import Case, cases
 from tests.parity.test_models import check_outputs, preset_of
 from tests.randomised import randomised
 from tests.small_models import SMALL, small_inputs
+from tests.training.test_waiting import material
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 # In standard deviations of the output; float32 without TF32, other precisions as in tests/test_precision.py.
@@ -62,13 +68,12 @@ def test_task_models(name: str, dtype: torch.dtype, batch: int, graphs: bool) ->
     inputs = small_inputs(model, batch)
     with torch.no_grad():
         expected = copy.deepcopy(model).double()(*(x.double() if x.is_floating_point() else x for x in inputs))
-        twin: Any = perceiver_io.accelerate(model, dtype=dtype).cuda()
-        run = with_graphs(twin) if graphs else twin
+        run: Any = perceiver_io.accelerate(model, dtype=dtype, max_graphs=8 if graphs else 0).cuda()
         given = [(x.to(dtype) if x.is_floating_point() else x).cuda() for x in inputs]
         for _ in range(2):
             assert_close(run(*given), expected, TOLERANCES[dtype])
     if graphs:
-        assert run.num_recordings == 1
+        assert len(run._recordings) == 1
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16], ids=str)
@@ -86,3 +91,103 @@ def test_a_training_step(name: str, precision: torch.dtype | None) -> None:
         assert ours.isfinite().all()
         if precision is None and theirs.grad is not None:
             assert (ours.grad.cpu() - theirs.grad).abs().max() <= 1e-3 * theirs.grad.abs().max() + 1e-6
+
+
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    """Within the block, an operation that waits for the device is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "graphs"])
+@pytest.mark.parametrize("name", SMALL)
+def test_inference_waits_for_nothing(name: str, graphs: bool) -> None:
+    model = perceiver_io.create_model(name, **SMALL[name]).eval()
+    perceiver_io.accelerate(model, max_graphs=8 if graphs else 0).cuda()
+    inputs = [x.cuda() for x in small_inputs(model)]
+    with torch.inference_mode():
+        model(*inputs)
+        with nothing_waits():
+            model(*inputs)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "glue", "autoregressive"])
+def test_training_waits_for_nothing(name: str) -> None:
+    model, objective, batch = material(name)
+    if hasattr(objective, "prepare"):
+        batch = objective.prepare(batch)
+    model.cuda().train()
+    on_card = {key: tensor.cuda() for key, tensor in batch.items()}
+    optimizer = Lamb(decay_groups(model, 0.1), lr=1e-3)
+    for step in range(2):
+        with nothing_waits() if step else nullcontext():
+            objective(model, on_card, torch.Generator().manual_seed(0))["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_graphs_see_new_weights_in_threads_and_under_autocast() -> None:
+    model = randomised(perceiver_io.create_model("imagenet-fourier", **SMALL["imagenet-fourier"])).eval()
+    plain = perceiver_io.undo_accelerate(copy.deepcopy(model)).cuda()
+    inputs = [small_inputs(model, 1 + number % 2)[0].cuda() for number in range(4)]
+    model.cuda()
+    results: dict[int, torch.Tensor] = {}
+
+    def work(number: int) -> None:
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(20):
+                results[number] = model(inputs[number])
+            torch.cuda.current_stream().synchronize()
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.inference_mode():
+        for number, result in results.items():
+            assert_close(result, plain(inputs[number]).cpu(), TOLERANCES[torch.float32])
+    assert len(model._recordings) == 2
+    for either in (model, plain):
+        either.load_state_dict({key: 1.1 * value for key, value in either.state_dict().items()}, assign=True)
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(model(inputs[0]), plain(inputs[0]).cpu(), TOLERANCES[torch.float32])
+        with torch.autocast("cuda", torch.bfloat16):
+            for _ in range(3):
+                assert_close(model(inputs[0]), plain(inputs[0]).cpu(), TOLERANCES[torch.bfloat16])
+                torch.randn(1 << 20, device="cuda")  # over what autocasting has cast and freed
+    assert len(model._recordings) == 2
+
+
+def test_what_cannot_be_recorded_leaves_the_card_usable() -> None:
+    class Looking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * x.sum().item()
+
+    run = with_graphs(torch.nn.Sequential(torch.nn.Linear(3, 3), Looking()).cuda().eval())
+    with torch.no_grad():
+        for _ in range(2):
+            run(torch.ones(2, 3, device="cuda"))
+    assert run.num_recordings == 0
+    assert torch.randn(3, device="cuda").isfinite().all()
+
+
+def test_steps_of_generation_are_graphs() -> None:
+    model = randomised(PerceiverAR(PerceiverARConfig(**SIZES))).eval()
+    expected = model.generate([[3, 1, 4, 1, 5], [9, 2]], max_new_tokens=9, temperature=0)
+    generated = (
+        perceiver_io.accelerate(copy.deepcopy(model))
+        .cuda()
+        .generate([[3, 1, 4, 1, 5], [9, 2]], max_new_tokens=9, temperature=0)
+    )
+    for tokens in expected:
+        assert torch.equal(next(generated).cpu(), tokens)
+        torch.testing.assert_close(generated.logits.cpu(), expected.logits, rtol=1e-4, atol=1e-4)
+    assert generated.cache.recorded is not None
+    assert len(generated.cache.recorded._recordings) >= 1

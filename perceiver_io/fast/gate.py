@@ -32,7 +32,7 @@ from torch.utils.module_tracker import ModuleTracker
 import perceiver_io.attention
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.7 and later
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes by which a module's call is another than its class's.
 _REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
 # Classes whose instances may be read past.
@@ -136,9 +136,9 @@ def are_alike(*tensors: Tensor | None) -> bool:
     )
 
 
-def is_watched(*modules: nn.Module) -> bool:
-    """Whether somebody sees operations, or acts when one of these modules is called."""
-    return _is_observed() or _global_hooks() or any(vars(module)[hooks] for module in modules for hooks in _HOOKS)
+def is_watched() -> bool:
+    """Whether somebody sees operations, or acts when any module is called."""
+    return _is_observed() or _global_hooks()
 
 
 def is_untouched(*modules: nn.Module) -> bool:

@@ -19,6 +19,7 @@ import operator
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import chain
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet
 
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from perceiver_io.fast.gate import computes_values_only, is_watched
+from perceiver_io.fast.gate import HOOKS, computes_values_only, is_watched
 from perceiver_io.fast.waiting import NothingWaits
 
 Result = TypeVar("Result")
@@ -115,6 +116,27 @@ class CudaRecorder:
             self._last.synchronize()
 
 
+class _Parts:
+    """The modules of a model without itself, of which they keep nothing alive, and where they keep what they have."""
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        modules = [] if model is None else list(model.modules())
+        self._modules = modules[1:]
+        self._held: list[dict[str, Any]] = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
+        self._hooks = [vars(m)[name] for m in modules for name in HOOKS]
+
+    def state(self, model: nn.Module) -> list[Any]:
+        """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
+        return [type(model), *map(type, self._modules), *chain.from_iterable(map(dict.values, self._held))]
+
+    def are_watched(self) -> bool:
+        """Whether a hook runs, or a part is in training mode."""
+        return any(self._hooks) or any(map(_IS_TRAINING, self._modules)) or is_watched()
+
+
+_IS_TRAINING = operator.attrgetter("training")
+
+
 class _Recording(NamedTuple):
     inputs: list[Tensor]
     replay: Callable[[], None]
@@ -138,9 +160,11 @@ class Recordings:
         self._recorder: Recorder = CudaRecorder() if recorder is None else recorder
         self._lock = threading.Lock()
         self._recordings: dict[Hashable, _Recording | None] = {}  # None: cannot be recorded
-        self._parts: list[nn.Module] = []  # of the model, without itself
+        self._parts = _Parts()
         self._state: list[Any] = []
+        self._weights: list[Tensor] = []
         self._addresses: list[int] = []
+        self._are_there = False  # all weights, on the device
 
     def __reduce__(self) -> Any:
         """Keeps recordings out of copies."""
@@ -202,30 +226,22 @@ class Recordings:
         return device if all(type(x) in (Tensor, nn.Parameter) and x.device == device for x in tensors) else None
 
     def _is_unwatched(self, model: nn.Module, device: torch.device) -> bool:
-        """Whether nothing acts on the call but the modules; drops recordings of others, or of other weights, before."""
-        contents = self._contents(model)
-        if len(contents) != len(self._state) or not all(map(operator.is_, contents, self._state)):
-            self._parts = list(model.modules())[1:]
-            self._state = self._contents(model)
+        """Whether nothing acts on the call but the modules; drops recordings of others, or of other weights, before.
+
+        A replay waits for this, so that it is a few passes over flat lists.
+        """
+        state = self._parts.state(model)
+        if len(state) != len(self._state) or not all(map(operator.is_, state, self._state)):
+            self._parts = _Parts(model)
+            self._state = self._parts.state(model)
+            self._weights = [x for x in self._state if isinstance(x, Tensor)]
             self._addresses = []
-        weights = [x for x in self._state if isinstance(x, Tensor)]
-        addresses = [x.data_ptr() for x in weights]
+        addresses = list(map(Tensor.data_ptr, self._weights))
         if addresses != self._addresses:
             self._drop()
             self._addresses = addresses
-        return (
-            all(x.device == device for x in weights)
-            and not any(module.training for module in self._parts)
-            and not is_watched(model, *self._parts)
-        )
-
-    def _contents(self, model: nn.Module) -> list[Any]:
-        """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
-        modules = (model, *self._parts)
-        kinds: list[Any] = [type(module) for module in modules]
-        for module in modules:
-            kinds += (*module._parameters.values(), *module._buffers.values(), *module._modules.values())
-        return kinds
+            self._are_there = all(weight.device == device for weight in self._weights)
+        return self._are_there and not self._parts.are_watched()
 
     def _record(
         self, run: Callable[..., Any], leaves: list[Any], structure: TreeSpec, device: torch.device
