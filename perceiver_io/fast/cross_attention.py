@@ -9,11 +9,14 @@ its row, so that its scale and shift go the same ways.
 
 Rows are worked through in blocks, so that the score matrix never exists as a whole. All of it is exact up to rounding.
 It is less work where one side is many times as long as the other, which `gathers_cheaply` and `looks_up_cheaply` count.
+Many inputs of a head that is narrower than they are have their keys and values computed, in blocks as well.
 It must not be used where something acts on queries or keys between projection and product: several heads, rotations,
 adapters, hooks, dropout.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +42,10 @@ from perceiver_io.fast.products import MAX_SCORE_BYTES
 
 # Values of a block of scores and of what is computed from them that fit in a CPU's cache.
 _BLOCK_NUMEL = {"cpu": 2**23}
+# Channels of a key up to which scores, written to the same memory block by block, cost less than new memory for each.
+_NARROW = 64
+# Scores whose exponentials, and sums of as many as there may be, are far from the ends of float32.
+_SAFE_SCORE = 40
 
 
 class FastCrossAttention(CrossAttention):
@@ -63,6 +70,8 @@ class FastCrossAttention(CrossAttention):
                 return look_up(self, queries, inputs, mask)
             if gathers_cheaply(self, queries, inputs, mask):
                 x = gather(self, queries, inputs, mask)
+            elif gathers_in_blocks(self, queries, inputs, mask):
+                x = gather(self, queries, inputs, mask, projects=True)
         elif may_be_bracketed(self, queries, inputs, mask):
             if looks_up_cheaply(self, queries, inputs, mask):
                 x = associated.look_up(self, queries, inputs, mask)
@@ -144,11 +153,21 @@ def gathers_cheaply(block: CrossAttention, queries: Tensor, inputs: Tensor, mask
     """Whether `gather` serves and multiplies less than the plain order: few queries, many inputs."""
     attention = block.attention
     (num_queries, _), (num_inputs, channels) = queries.shape[-2:], inputs.shape[-2:]
-    if attention.num_heads != 1 or (mask is not None and mask.shape[1:] != (1, num_inputs)):
+    if not _gathers(block, inputs, mask):
         return False
     widths = attention.key.out_features + attention.value.out_features
     associated = num_queries * channels * (2 * num_inputs + widths)
     return associated <= num_inputs * (num_queries + channels) * widths
+
+
+def gathers_in_blocks(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
+    """Whether `gather` serves and its scores, as a whole, would not fit in a CPU's cache."""
+    is_on_cpu = choice.kind_of(inputs) == "cpu"
+    return is_on_cpu and _gathers(block, inputs, mask) and len(_blocks_of_inputs(queries, inputs)) > 1
+
+
+def _gathers(block: CrossAttention, inputs: Tensor, mask: Tensor | None) -> bool:
+    return block.attention.num_heads == 1 and (mask is None or mask.shape[1:] == (1, inputs.shape[1]))
 
 
 def gather(
@@ -156,41 +175,90 @@ def gather(
     queries: Float[Tensor, "#batch queries query_channels"],
     inputs: Float[Tensor, "batch inputs input_channels"],
     mask: Bool[Tensor, "#batch 1 inputs"] | None = None,
+    projects: bool = False,
 ) -> Float[Tensor, "batch queries query_channels"]:
-    """Maps few queries and many inputs to what `block.attention` yields for these."""
+    """Maps few queries and many inputs to what `block.attention` yields for these.
+
+    Args:
+        projects: whether keys and values are computed after all, each block's when its turn comes: less work where
+            they are narrower than the inputs. On CPUs only.
+    """
     if choice.kind_of(inputs) == "cuda":
         return associated.gather(block, queries, inputs, mask)
     attention, norm = block.attention, block.input_norm
     if mask is not None:
         inputs = unattended_as_zeros(inputs, mask)
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
-    query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
-    means = torch.cat([_attended_means(*parts, norm.eps) for parts in _examples(query, inputs, mask)])
-    summary = apply_linear(attention.value, means * norm.weight + norm.bias)
+    if projects:
+        meet: Meet = partial(_keys_and_values, block)
+        width, most = attention.value.out_features, math.inf
+    else:
+        query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
+        meet = partial(_normed_twice, norm.eps)
+        width = inputs.shape[-1]
+        most = inputs.shape[-1] ** 0.5
+    means = torch.cat([_attended_means(*parts, meet, width, most) for parts in _examples(query, inputs, mask)])
+    if not projects:
+        summary = apply_linear(attention.value, means * norm.weight + norm.bias)
+    else:
+        summary = means if attention.value.bias is None else means + attention.value.bias
     if mask is not None:
         summary = summary.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return apply_linear(attention.output, summary)
 
 
+# A block of inputs to its keys, as rows, and its values, as columns.
+Meet = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def _normed_twice(eps: float, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    normed = F.layer_norm(inputs, inputs.shape[-1:], eps=eps)
+    return normed, normed.transpose(1, 2).contiguous()
+
+
+def _keys_and_values(block: CrossAttention, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Without biases: the key's drops out, and the value's adds after the attention."""
+    normed = block.input_norm(inputs)
+    keys = product(normed, block.attention.key.weight)
+    return keys, batched_product(block.attention.value.weight[None], normed)
+
+
 def _attended_means(
-    query: Float[Tensor, "#batch queries channels"],
+    query: Float[Tensor, "#batch queries qk_channels"],
     inputs: Float[Tensor, "batch inputs channels"],
     mask: Bool[Tensor, "#batch 1 inputs"] | None,
-    eps: float,
-) -> Float[Tensor, "batch queries channels"]:
-    """The mean of the normalised inputs that each (already scaled) query attends to, a block of inputs at a time."""
-    batch, num_inputs, channels = inputs.shape
-    num_queries = query.shape[1]
+    meet: Meet,
+    width: int,
+    longest_key: float,
+) -> Float[Tensor, "batch queries v_channels"]:
+    """The mean of the values that each (already scaled) query attends to, a block of inputs at a time."""
+    batch, blocks = len(inputs), _blocks_of_inputs(query, inputs)
     query = query.expand(batch, -1, -1)
-    attended = OnlineSoftmax(query, channels)
-    for part in _blocks(num_inputs, 4 * batch * num_queries, query):
-        normed = F.layer_norm(inputs[:, part], (channels,), eps=eps)
-        scores = batched_product(query, normed)
+    is_whole, buffer = query.dtype in (torch.float32, torch.float64), None
+    # Lengths of queries and keys bound the scores.
+    is_bounded = is_whole and not query.is_meta and bool(query.norm(dim=-1).max() * longest_key < _SAFE_SCORE)
+    if query.shape[-1] <= _NARROW and is_whole:
+        buffer = query.new_empty(query.shape[:2].numel() * min(blocks[0].stop, inputs.shape[1]))
+    attended = OnlineSoftmax(query, width, is_bounded)
+    for part in blocks:
+        keys, values = meet(inputs[:, part])
+        scores = _scores(query, keys, buffer)
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
-        columns = normed.transpose(1, 2).contiguous()
-        attended.add(batched_product(attended.weights(scores), columns))
+            scores = scores.masked_fill_(~mask[:, :, part], -torch.inf)
+        attended.add(batched_product(attended.weights(scores), values))
     return attended.result()
+
+
+def _scores(query: Tensor, keys: Tensor, buffer: Tensor | None) -> Tensor:
+    if buffer is None:
+        return batched_product(query, keys)
+    shape = *query.shape[:2], keys.shape[1]
+    scores = buffer[: math.prod(shape)].view(shape)
+    return torch.bmm(query, keys.transpose(1, 2), out=scores)
+
+
+def _blocks_of_inputs(queries: Tensor, inputs: Tensor) -> list[slice]:
+    return _blocks(inputs.shape[1], 8 * queries.shape[1], queries)
 
 
 def looks_up_cheaply(

@@ -13,9 +13,11 @@ class OnlineSoftmax:
     Args:
         like: rows [batch, rows, …] that attend; their dtype and device are those of the result.
         channels: of the values.
+        is_bounded: whether all scores are so near to 0 that their exponentials can be summed as they are.
     """
 
-    def __init__(self, like: Float[Tensor, "batch rows _"], channels: int) -> None:
+    def __init__(self, like: Float[Tensor, "batch rows _"], channels: int, is_bounded: bool = False) -> None:
+        self._is_bounded = is_bounded
         self._dtype = like.dtype
         self._precision = torch.promote_types(like.dtype, torch.float32)
         batch, rows, _ = like.shape
@@ -29,6 +31,10 @@ class OnlineSoftmax:
         They are computed in place of the scores.
         """
         scores = scores.to(self._precision)
+        if self._is_bounded:
+            weights = scores.exp_()
+            self._total.add_(weights.sum(-1, keepdim=True))
+            return weights.to(self._dtype)
         best = torch.maximum(self._best, scores.amax(-1, keepdim=True))
         weights = scores.sub_(best).exp_()
         shrink = (self._best - best).exp_()

@@ -36,7 +36,9 @@ def test_gather(seed: int, masked: bool, queries: int, bias: bool) -> None:
         mask[1] = False  # nothing to attend to
     expected = block.attention(block.query_norm(latents), block.input_norm(inputs), mask)
     with torch.inference_mode():
-        torch.testing.assert_close(gather(block, latents, inputs, mask), expected, rtol=1e-4, atol=1e-5)
+        for projects in (False, True):
+            found = gather(block, latents, inputs, mask, projects)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @given(
@@ -78,9 +80,15 @@ def test_blocks_smaller_than_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     block = block_of()
     few, many = torch.randn(1, 5, 10), torch.randn(1, 5, 14)
     inputs, queries = torch.randn(1, 1000, 14), torch.randn(1, 1000, 10)
-    with torch.inference_mode():
-        expected = block.attention(block.query_norm(few), block.input_norm(inputs))
-        torch.testing.assert_close(gather(block, few, inputs), expected, rtol=1e-4, atol=1e-5)
+    for _ in range(2):
+        with torch.inference_mode():
+            expected = block.attention(block.query_norm(few), block.input_norm(inputs))
+            for projects in (False, True):
+                found = gather(block, few, inputs, projects=projects)
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            block.attention.query.weight.mul_(1000)  # scores whose exponentials would overflow
+    block = block_of()
     expected = block(queries, many)
     with torch.inference_mode():
         torch.testing.assert_close(look_up(block, queries, many), expected, rtol=1e-4, atol=1e-5)
@@ -97,6 +105,25 @@ def test_paths_are_chosen_by_their_cost() -> None:
     several = CrossAttention(10, 14, num_heads=2).eval()
     assert not gathers_cheaply(several, few, many, None)
     assert not looks_up_cheaply(several, many[..., :10], latents, None)
+
+
+def test_keys_and_values_of_narrow_heads_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = accelerate(randomised(CrossAttention(10, 14, num_heads=1, qk_channels=2, v_channels=3)).eval())
+    few, inputs, mask = torch.randn(2, 6, 10), torch.randn(2, 700, 14), torch.rand(2, 1, 700) > 0.5
+    mask[1] = False
+    called = []
+    whole = cross_attention.gather
+    monkeypatch.setattr(cross_attention, "gather", lambda *a, **k: called.append(k) or whole(*a, **k))
+    for masked in (None, mask):
+        with torch.inference_mode():
+            expected = block(few, inputs, masked)
+            assert not called  # the scores fit in the cache
+            with monkeypatch.context() as context:
+                context.setattr(cross_attention, "_BLOCK_NUMEL", {"cpu": 1})
+                found = block(few, inputs, masked)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert called == [{"projects": True}]
+        called.clear()
 
 
 @given(seed=st.integers(0, 2**16))
