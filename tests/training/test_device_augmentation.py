@@ -73,6 +73,16 @@ def test_without_rand_augment() -> None:
     check_equal(TrainingAugmentation(size=(8, 6), rand_augment=None))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pictures_on_a_graphics_card_differ_by_the_rounding_of_the_resizing_alone() -> None:
+    for magnitude in (3.0, 5.0):
+        augmentation = TrainingAugmentation(size=(13, 17), rand_augment=RandAugment(magnitude=magnitude))
+        dataset = AugmentedOnDevice(Noise(augmentation, False), augmentation)
+        batch = dataset.collate([dataset[Draw(index % 20, index)] for index in range(60)])
+        here, there = (dataset.finish(batch, torch.device(device))["image"] for device in ("cpu", "cuda"))
+        torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-5)
+
+
 def test_a_large_picture_is_equalised_in_steps() -> None:
     augmentation = TrainingAugmentation(size=(150, 150), rand_augment=RandAugment(operations=("equalize",)))
     picture = torch.randint(30, 200, (3, 150, 150), generator=torch.Generator().manual_seed(0)).byte()
