@@ -132,7 +132,7 @@ def test_the_command_learns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_the_command_refuses_other_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("words")
+    text.write_text("a few words")
     perceiver_io.save_model(PerceiverAR(SMALL), tmp_path / "bytes")
     frozen = ["train", "autoregressive", "--from", str(tmp_path / "bytes"), "--data", str(text), "--freeze-encoder"]
     assert main([*frozen, "--output", str(tmp_path / "out")]) == 2

@@ -100,7 +100,7 @@ def test_training_on_a_mixture(folders: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_corpus_that_is_too_short_is_named(folders: Path) -> None:
-    (folders / "wikipedia" / "en.txt").write_text("short")
+    (folders / "wikipedia" / "en.txt").write_text("a short text")
     arguments = argparse.Namespace(data=["c4:0.7", "wikipedia:0.3"], text_column="text", workers=0)
-    with pytest.raises(ValueError, match="wikipedia: the text has 5 bytes, fewer than a window of 32; give more text"):
+    with pytest.raises(ValueError, match="wikipedia: the text has 11 bytes, fewer than a window of 32; give more text"):
         language.prepare(arguments, dataclasses.replace(LanguageConfig(), max_seq_len=32))
