@@ -103,7 +103,7 @@ class Cache:
         self.padding: Int[Tensor, "batch 1"] | None = None
         # What a faster way through the layers looks up once for all steps.
         self.prepared: object = None
-        # What replays steps, from one clearing to the next.
+        # What replays steps, also after a clearing.
         self.recorded: object = None
 
     @property
@@ -131,5 +131,5 @@ class Cache:
         self.padding = self.prepared = None
 
     def __getstate__(self) -> dict[str, object]:
-        """What copies and pickles hold: all but what is prepared, which they look up anew."""
-        return {**vars(self), "prepared": None}
+        """What copies and pickles hold: all but what is prepared and recorded, of a model, for these buffers."""
+        return {**vars(self), "prepared": None, "recorded": None}

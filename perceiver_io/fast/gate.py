@@ -35,6 +35,8 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorc
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes by which a module's call is another than its class's.
 _REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
+# And those by which what it computes is another's, compiled or not.
+REPLACED_BY_OTHERS = {"forward", "_call_impl", "encode", "decode"}
 # Classes whose instances may be read past.
 _TRUSTED: set[type[nn.Module]] = set()
 # The functions whose formulas are used: where they are looked up, by which names, and what was found there at first.
@@ -71,7 +73,7 @@ def is_plain_inference(*tensors: Tensor) -> bool:
         computes_values_only()
         and are_alike(*tensors)
         and (first.is_meta or not torch.is_autocast_enabled(first.device.type))
-        and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+        and _are_functions_ours()
     )
 
 
@@ -105,7 +107,7 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
             or _is_observed(FakeTensorMode)  # which only follows shapes
         )
         and all(isinstance(tensor, FakeTensor) or are_alike(tensor) for tensor in given)
-        and list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
+        and _are_functions_ours()
     ):
         return False
     casts = not first.is_meta and torch.is_autocast_enabled(first.device.type)
@@ -137,8 +139,8 @@ def are_alike(*tensors: Tensor | None) -> bool:
 
 
 def is_watched() -> bool:
-    """Whether somebody sees operations, or acts when any module is called."""
-    return _is_observed() or _global_hooks()
+    """Whether somebody sees operations, acts when any module is called, or replaced functions that are relied on."""
+    return _is_observed() or _global_hooks() or not _are_functions_ours()
 
 
 def is_untouched(*modules: nn.Module) -> bool:
@@ -155,6 +157,11 @@ def _is_itself(module: nn.Module) -> bool:
         and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
         and not (isinstance(module, nn.LayerNorm) and (module.weight is None or module.bias is None))
     )
+
+
+def _are_functions_ours() -> bool:
+    """Whether nobody replaced the functions whose formulas are used."""
+    return list(map(getattr, _PLACES, _NAMES)) == _FUNCTIONS
 
 
 def drops(*modules: nn.Module) -> bool:

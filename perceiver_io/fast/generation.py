@@ -5,7 +5,8 @@ most of the rest. Here the layers of a `PerceiverAR` are gone through with their
 once for a cache and looks after at every step. A single row in float32 is multiplied by weights as they are
 (`linear.row_product`). Several, and rows in bfloat16, meet copies that oneDNN has arranged for itself: half the time,
 for as much memory again as the weights take. A change of the weights is seen by their versions; one that evades these,
-through `.data`, counts when the cache is filled anew. The formulas are those of `perceiver_io.attention`.
+through `.data` or by a fused optimiser, counts when the cache is filled anew. The formulas are those of
+`perceiver_io.attention`.
 """
 
 from collections.abc import Callable, Sequence
@@ -169,8 +170,9 @@ class Plan:
             for module in modules
             for name, parameter in module._parameters.items()
         ]
+        owners = (model, model.self_attends, model.further_cross_attends)
         self.children = [
-            (module._modules, name, child) for module in modules for name, child in module._modules.items()
+            (module._modules, name, child) for module in (*owners, *modules) for name, child in module._modules.items()
         ]
         self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]
         self.weights = [parameter for _, _, parameter in self.parameters if parameter is not None]
@@ -181,8 +183,8 @@ class Plan:
         return (
             self.model is model
             and latents.dtype == self.dtype
-            and all(found[name] is parameter for found, name, parameter in self.parameters)
-            and all(found[name] is child for found, name, child in self.children)
+            and all(found.get(name) is parameter for found, name, parameter in self.parameters)
+            and all(found.get(name) is child for found, name, child in self.children)
             and self.versions == _versions(self.weights)
             and not any(module.training for module in self.dropping)
             and is_untouched(*self.modules)

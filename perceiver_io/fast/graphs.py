@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from perceiver_io.fast.gate import HOOKS, computes_values_only, is_watched
+from perceiver_io.fast.gate import HOOKS, REPLACED_BY_OTHERS, computes_values_only, is_watched
 from perceiver_io.fast.waiting import NothingWaits
 
 Result = TypeVar("Result")
@@ -124,14 +124,20 @@ class _Parts:
         self._modules = modules[1:]
         self._held: list[dict[str, Any]] = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
         self._hooks = [vars(m)[name] for m in modules for name in HOOKS]
+        self._own = list(map(vars, self._modules))
 
     def state(self, model: nn.Module) -> list[Any]:
         """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
         return [type(model), *map(type, self._modules), *chain.from_iterable(map(dict.values, self._held))]
 
-    def are_watched(self) -> bool:
-        """Whether a hook runs, or a part is in training mode."""
-        return any(self._hooks) or any(map(_IS_TRAINING, self._modules)) or is_watched()
+    def are_watched(self, model: nn.Module) -> bool:
+        """Whether a hook runs, or a function in a module's place, or a part is in training mode."""
+        return (
+            any(self._hooks)
+            or any(map(_IS_TRAINING, self._modules))
+            or not all(map(REPLACED_BY_OTHERS.isdisjoint, (vars(model), *self._own)))
+            or is_watched()
+        )
 
 
 _IS_TRAINING = operator.attrgetter("training")
@@ -241,7 +247,7 @@ class Recordings:
             self._drop()
             self._addresses = addresses
             self._are_there = all(weight.device == device for weight in self._weights)
-        return self._are_there and not self._parts.are_watched()
+        return self._are_there and not self._parts.are_watched(model)
 
     def _record(
         self, run: Callable[..., Any], leaves: list[Any], structure: TreeSpec, device: torch.device

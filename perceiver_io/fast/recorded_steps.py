@@ -35,7 +35,7 @@ class RecordedSteps:
     def __init__(self, model: PerceiverAR, cache: Cache) -> None:
         self.model = model
         self._cache = cache
-        self._step = _Step(model, cache).eval()
+        self._step = _Step(model, cache)
         self._recordings = Recordings(_MOST_SIZES)
 
     def __call__(self, tokens: Int[Tensor, "batch 1"], positions: Tensor | None) -> Float[Tensor, "batch vocab"]:
@@ -56,6 +56,7 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
         self._cache = cache
+        self.training = False  # `eval` would reach into the model
 
     def forward(self, *arguments: Tensor) -> Float[Tensor, "batch vocab"]:
         """Runs the layers one by one."""

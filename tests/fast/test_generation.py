@@ -58,6 +58,7 @@ def test_what_changes_between_steps_counts() -> None:
         lambda block: block.mlp.hidden.weight.data.mul_(2),
         lambda block: setattr(block, "mlp", copy.deepcopy(block.mlp).requires_grad_(False)),
         lambda block: block.mlp.register_forward_hook(lambda *results: results[-1] * 2),
+        lambda block: nn.utils.parametrizations.weight_norm(block.mlp.hidden),
     ]
     for change in changes:
         model = fast_model()
@@ -68,6 +69,27 @@ def test_what_changes_between_steps_counts() -> None:
         for m in (model, plain):
             change(m.self_attends[0])
         next(runs[0]), next(runs[1])
+        assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "more_cross_attends"])
+def test_blocks_that_are_replaced_between_steps_count(kind: str) -> None:
+    for index in range(3):
+        model = fast_model(kind)
+        plain = perceiver_io.undo_accelerate(copy.deepcopy(model))
+        runs = [m.generate(random_tokens(5), seed=1, max_new_tokens=5, num_latents=1) for m in (model, plain)]
+        for m, run in zip((model, plain), runs, strict=True):
+            for _ in range(3):
+                next(run)
+            further: Any = m.further_cross_attends
+            owner, name = [(m, "cross_attend"), (m.self_attends, "1"), (further, next(iter(further), None))][index]
+            if name is None:
+                continue
+            block = copy.deepcopy(getattr(owner, name))
+            with torch.no_grad():
+                block.mlp.hidden.weight.mul_(2)
+            setattr(owner, name, block)
+            next(run)
         assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 import perceiver_io
@@ -152,6 +153,19 @@ def test_changes_of_the_model_are_seen(change: Callable[[nn.Module], Any], recor
         assert_same(after, model(*inputs))
     assert change is undo_accelerate or not torch.equal(before, after)
     assert recorder.records == records
+
+
+@pytest.mark.parametrize("place", ["encoder.forward", "decode", "linear"])
+def test_functions_that_others_replaced_are_called(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, run, recorder = graphed()
+    inputs = small_inputs(model)
+    owner: Any = {"encoder.forward": model.encoder, "decode": model, "linear": F}[place]
+    function = getattr(owner, name := place.rpartition(".")[2])
+    with torch.no_grad():
+        before = run(*inputs)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: function(*args, **kwargs).tanh())
+        assert not torch.allclose(run(*inputs), before)
+    assert recorder.replays == 1
 
 
 def test_another_precision_is_recorded_anew() -> None:

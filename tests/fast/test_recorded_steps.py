@@ -83,3 +83,21 @@ def test_steps_wait_for_nothing(recorders: list[OnTheCpu]) -> None:
     next(generation)
     with NothingWaits():
         next(generation)
+
+
+def test_copies_of_a_cache_hold_no_recordings(recorders: list[OnTheCpu]) -> None:
+    _, fast = pair()
+    generation = fast.generate([PROMPTS[0]], max_new_tokens=4, num_latents=1)
+    next(generation), next(generation)
+    cache = generation.cache
+    assert cache is not None and cache.recorded is not None
+    assert copy.deepcopy(cache).recorded is None
+
+
+def test_parts_in_training_stay_so_and_are_not_recorded(recorders: list[OnTheCpu]) -> None:
+    _, fast = pair()
+    fast.self_attends[0].train()
+    for _ in fast.generate([PROMPTS[0]], max_new_tokens=4, num_latents=1):
+        pass
+    assert fast.self_attends[0].training
+    assert not any(recorder.records for recorder in recorders)
