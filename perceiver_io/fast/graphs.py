@@ -18,7 +18,7 @@ the device would have to be waited for.
 import operator
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet
@@ -31,7 +31,7 @@ from perceiver_io.fast.gate import HOOKS, REPLACED_BY_OTHERS, computes_values_on
 from perceiver_io.fast.waiting import NothingWaits
 
 Result = TypeVar("Result")
-# Runs before one is recorded: libraries choose kernels and make their workspaces in the first.
+# Runs before one is recorded: compilers compile, libraries choose kernels and make their workspaces in the first.
 _WARM_UPS = 2
 # Arguments, besides tensors, that a recording may be kept for, and parts of results.
 _CONSTANTS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device)
@@ -255,7 +255,7 @@ class Recordings:
         kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(kept, structure)
         with _recording(device), suppress(RuntimeError):  # the first run that does not fail elsewhere is the caller's
-            with NothingWaits():  # a recording that fails leaves PyTorch's random numbers unusable
+            with _nothing_waits():  # a recording that fails leaves PyTorch's random numbers unusable
                 result = run(*args, **kwargs)
             if not all(isinstance(leaf, (Tensor, *_CONSTANTS)) for leaf in tree_leaves(result)):
                 return None
@@ -340,13 +340,30 @@ def _recording(device: torch.device) -> Iterator[None]:
     Autocasting keeps no cast weights, as it does otherwise until its block ends: recordings outlive these.
     """
     kind = device.type
-    casts = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False)
+    casts: AbstractContextManager[Any] = nullcontext()
+    if torch.is_autocast_enabled(kind):
+        casts = torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
     with _ONE_AT_A_TIME, casts:
         _here.records = True
         try:
             yield
         finally:
             _here.records = False
+
+
+@contextmanager
+def _nothing_waits() -> Iterator[None]:
+    """Within the block, what waits for the device raises, and compiled parts run as they are.
+
+    A compiler that meets the mode which looks on leaves such parts alone for good. PyTorch 2.5 has no way to say so,
+    and nothing is refused there.
+    """
+    set_stance: Any = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None:
+        yield
+        return
+    with set_stance("force_eager"), NothingWaits():
+        yield
 
 
 def _key(leaves: list[Any], structure: TreeSpec, kind: str) -> Hashable | None:

@@ -335,6 +335,7 @@ class Wrapped:
     value: Tensor
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs PyTorch 2.6 to find out before")
 @pytest.mark.parametrize(
     "forward",
     [
@@ -397,6 +398,23 @@ def test_either_set_of_switches_of_precision_is_read() -> None:
             run(*inputs)
         finally:
             setattr(products, name, before)
+    assert recorder.records == 2
+
+
+def test_what_is_compiled_stays_so() -> None:
+    compiled: list[Any] = []
+
+    def backend(program: Any, example_inputs: Any) -> Any:
+        compiled.append(program)
+        return program.forward
+
+    model, recorder = nn.Sequential(nn.Linear(3, 4), Probe(lambda probe, x: x.sin())).eval(), OnTheCpu()
+    model[1].compile(backend=backend)
+    run = with_graphs(model, recorder=recorder)
+    with torch.no_grad():
+        for rows in (2, 5):
+            assert_same(run(torch.ones(rows, 3)), model(torch.ones(rows, 3)))
+    assert len(compiled) == 2  # once more for any number of rows
     assert recorder.records == 2
 
 
