@@ -15,6 +15,7 @@ from tests.fast.test_graphs import OnTheCpu
 from tests.randomised import randomised
 
 pytestmark = pytest.mark.usefixtures("as_on_cuda")
+TRIED = ("sinusoidal", "some_heads", "more_cross_attends", "krasserm")
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2]]
 
 
@@ -38,7 +39,9 @@ def pair(kind: str = "rotary", **options: Any) -> tuple[PerceiverAR, PerceiverAR
     return model, accelerate(copy.deepcopy(model), **options)
 
 
-@pytest.mark.parametrize("kind", CACHED)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in TRIED else pytest.param(kind, marks=pytest.mark.slow) for kind in CACHED]
+)
 def test_generation_is_the_plain_models(kind: str, recorders: list[OnTheCpu]) -> None:
     model, fast = pair(kind)
     prompts = PROMPTS if model.config.pad_token is not None else [PROMPTS[0]]
