@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from perceiver_io import ImageClassificationPerceiver
+from perceiver_io import ImageClassificationPerceiver, PerceiverClassifier
 from perceiver_io.atomic import new_files
 from perceiver_io.commands.models import (
     add_model_arguments,
@@ -27,6 +27,9 @@ from perceiver_io.processors import ClassProbability, ImageProcessor
 from perceiver_io.terminal import one_line
 from perceiver_io.visualize import draw_classes, save_figure
 from perceiver_io.weights.locations import sample
+
+# What names pictures.
+Classifier = ImageClassificationPerceiver | PerceiverClassifier
 
 EXAMPLE = "perceiver-io classify --checkpoint pytorch_checkpoints/imagenet-conv --image dog.jpg"
 BUNDLED = "tiny-image-classification"
@@ -81,19 +84,19 @@ def exit_code(result: dict[str, Any]) -> int:
     return 2 if any("error" in image for image in result["images"]) else 0
 
 
-def load(checkpoint: str, device: str) -> tuple[ImageClassificationPerceiver, ImageProcessor]:
+def load(checkpoint: str, device: str) -> tuple[Classifier, ImageProcessor]:
     """Loads the model of a checkpoint, and makes its processor.
 
     Raises:
         FileNotFoundError, ValueError: no such model, a damaged one or one of another kind, or no such device.
     """
-    model = load_model(checkpoint, device, ImageClassificationPerceiver)
+    model: Any = load_model(checkpoint, device, ImageClassificationPerceiver, PerceiverClassifier)
     return model, ImageProcessor.for_model(model, class_names(checkpoint))
 
 
 @torch.inference_mode()
 def predict(
-    model: ImageClassificationPerceiver, processor: ImageProcessor, prepared: Float[Tensor, "1 3 height width"]
+    model: Classifier, processor: ImageProcessor, prepared: Float[Tensor, "1 3 height width"]
 ) -> list[ClassProbability]:
     """Maps a picture, as the processor prepares it, to its likeliest classes.
 

@@ -69,19 +69,20 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(checkpoint: str, device: str, kind: type[Model]) -> Model:
+def load_model(checkpoint: str, device: str, *kinds: type[Model]) -> Model:
     """Loads the model of `--checkpoint`, on `--device` and ready to predict.
 
     Args:
-        kind: of model that the command needs.
+        kinds: of models that the command takes.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: a damaged checkpoint, one of another kind of model, or a device that is not there.
     """
     model = perceiver_io.load_model(checkpoint)
-    if not isinstance(model, kind):
-        raise ValueError(f"{checkpoint} holds a {type(model).__name__}; this needs a {kind.__name__}")
+    if not isinstance(model, kinds):
+        names = " or a ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{checkpoint} holds a {type(model).__name__}; this needs a {names}")
     try:
         torch.ones(1, device=device).item()
         return model.to(device).eval()

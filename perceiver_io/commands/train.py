@@ -288,7 +288,7 @@ def _model_and_material(task: Task, arguments: argparse.Namespace) -> tuple[Perc
         return model, material
     model = perceiver_io.load_model(arguments.source).float()
     config: Any = model.config
-    if not isinstance(config, task.config_class):
+    if not isinstance(config, (task.config_class, *task.other_config_classes)):
         raise ValueError(
             f"{arguments.source} holds a {type(model).__name__}; {task.name} trains models with a "
             f"{task.config_class.__name__}"

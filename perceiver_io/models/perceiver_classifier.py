@@ -66,6 +66,21 @@ class PerceiverClassifierConfig(EncoderConfig):
                 f"{'coordinate' if self.inputs == 'points' else 'axis of index_dims'}"
             )
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the pictures that a model of pictures is prepared for.
+
+        Raises:
+            ValueError: the inputs are no pictures.
+        """
+        if self.inputs != "grid" or len(self.index_dims) != 2 or self.num_input_channels != 3:
+            raise ValueError(
+                f"the model reads inputs of {self.num_input_channels} channels and sizes {self.index_dims} "
+                f"({self.inputs!r}); pictures have 3 channels and 2 sizes: choose a model of pictures"
+            )
+        height, width = self.index_dims
+        return height, width
+
 
 class PerceiverClassifier(PerceiverIO):
     """Maps arrays with any number of axes, or clouds of points, to class logits.

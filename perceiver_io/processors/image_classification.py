@@ -9,14 +9,19 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from perceiver_io.checks import check_task
-from perceiver_io.models import ImageClassificationConfig, ImageClassificationPerceiver
+from perceiver_io.models import (
+    ImageClassificationConfig,
+    ImageClassificationPerceiver,
+    PerceiverClassifier,
+    PerceiverClassifierConfig,
+)
 from perceiver_io.processors.class_names import ClassProbability, imagenet_classes, likeliest_classes, name_classes
 from perceiver_io.processors.pictures import Pictures, to_pixels
 from perceiver_io.processors.preparation import prepare_image
 
 
 class ImageProcessor:
-    """Maps pictures to what an `ImageClassificationPerceiver` reads, and its logits to names (ImageNet colab).
+    """Maps pictures to what a classifier of pictures reads, and its logits to names (ImageNet colab).
 
         processor = ImageProcessor.for_model(model)
         predictions = processor.classes(model(processor("dog.jpg")))
@@ -31,16 +36,19 @@ class ImageProcessor:
         self.class_names = tuple(class_names)
 
     @classmethod
-    def for_model(cls, model: ImageClassificationPerceiver, class_names: Sequence[str] | None = None) -> ImageProcessor:
+    def for_model(
+        cls, model: ImageClassificationPerceiver | PerceiverClassifier, class_names: Sequence[str] | None = None
+    ) -> ImageProcessor:
         """Makes the processor for a model's size and classes.
 
         Args:
             class_names: None for ImageNet's, where the model has as many classes; else they are numbered.
 
         Raises:
-            ValueError: a model of another task, or names for another number of classes.
+            ValueError: a model of another task or of other inputs, or names for another number of classes.
         """
-        check_task("ImageProcessor", model, ImageClassificationConfig)
+        if not isinstance(model, PerceiverClassifier) or not isinstance(model.config, PerceiverClassifierConfig):
+            check_task("ImageProcessor", model, ImageClassificationConfig)
         config = model.config
         return cls(config.image_size, name_classes(config.num_classes, class_names, imagenet_classes()))
 

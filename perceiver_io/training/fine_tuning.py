@@ -10,6 +10,8 @@ from perceiver_io.models import (
     ImageClassificationConfig,
     ImageClassificationPerceiver,
     LanguagePerceiver,
+    PerceiverClassifier,
+    PerceiverClassifierConfig,
     TextClassificationConfig,
     TextClassificationPerceiver,
 )
@@ -18,7 +20,7 @@ from perceiver_io.perceiver import PerceiverIO
 from perceiver_io.presets import model_from_config
 
 
-def replace_head(model: ImageClassificationPerceiver, num_classes: int) -> None:
+def replace_head(model: ImageClassificationPerceiver | PerceiverClassifier, num_classes: int) -> None:
     """Gives a classifier a new last layer, for other classes, initialised as the reference does.
 
     Args:
@@ -41,7 +43,9 @@ def adapted(model: Any, config: ModelConfig) -> Any:
         model: of pictures, changed in place; or of text, whose parts serve in a classifier.
         config: that the data need.
     """
-    if isinstance(model, ImageClassificationPerceiver) and isinstance(config, ImageClassificationConfig):
+    if isinstance(model, ImageClassificationPerceiver | PerceiverClassifier) and isinstance(
+        config, ImageClassificationConfig | PerceiverClassifierConfig
+    ):
         replace_head(model, config.num_classes)
     if isinstance(model, LanguagePerceiver | TextClassificationPerceiver) and isinstance(
         config, TextClassificationConfig

@@ -26,7 +26,7 @@ FINE_TUNING_RECIPE = Recipe(
 def prepare(arguments: argparse.Namespace, config: ImageClassificationConfig | PerceiverClassifierConfig) -> Material:
     """Maps `--data` to pictures with the paper's augmentation, and those held out."""
     check_apart(arguments)
-    height, width = config.image_size if isinstance(config, ImageClassificationConfig) else config.index_dims
+    height, width = config.image_size
     classes, training_files, held_out_files = find_labelled_pictures(arguments.data, labels=arguments.labels)
     decoding = Decoding(scaled=arguments.scaled_decoding, decoder=decoder_at_hand(arguments.jpeg_decoder))
     augmentation = TrainingAugmentation(size=(height, width))
@@ -78,6 +78,7 @@ TASK = Task(
     description="Trains a model that names what is in a picture.",
     presets=["imagenet-fourier", "imagenet-learned", "imagenet-conv", "perceiver-imagenet"],
     config_class=ImageClassificationConfig,
+    other_config_classes=(PerceiverClassifierConfig,),
     fine_tuning_recipe=FINE_TUNING_RECIPE,
     data="pictures named train/CLASS/PICTURE and val/CLASS/PICTURE, or CLASS/PICTURE, of which every tenth is then "
     "held out; tar archives: WebDataset's shards, the owners' ILSVRC2012_img_train.tar; or a data set of Hugging Face "

@@ -85,6 +85,7 @@ class Task:
         prepare: maps the arguments and the model's configuration to what it learns from.
         add_arguments: adds options of its own to the parser.
         tiny: for `--tiny`; None leaves the option out.
+        other_config_classes: of further models that `--from` takes.
         texts: whether `--data` is a list of texts, with shares (see `read_corpora`), and not a path.
     """
 
@@ -97,4 +98,5 @@ class Task:
     prepare: Prepare
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     tiny: TinyRun | None = None
+    other_config_classes: Sequence[type[ModelConfig]] = ()
     texts: bool = False
