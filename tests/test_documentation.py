@@ -98,6 +98,9 @@ def test_commands_are_understood(document: str, words: list[str], monkeypatch: p
                 from perceiver_io.commands.cli import main
 
                 main(words[3:])
+            if words[1] == "-m":
+                monkeypatch.setattr(sys, "argv", words[2:])
+                runpy.run_module(words[2], run_name="__main__")
             monkeypatch.setattr(sys, "argv", words[1:])
             monkeypatch.syspath_prepend(str(ROOT / words[1]).rsplit("/", 1)[0])
             runpy.run_path(words[1], run_name="__main__")

@@ -23,7 +23,7 @@ from perceiver_io.fast.online_softmax import OnlineSoftmax
 # Of the scores that exist at a time; their softmax takes as much again.
 MAX_SCORE_BYTES = 2 * 2**30
 # The same where scores are to stay in a CPU's cache.
-CACHED_SCORE_BYTES = 8 * 2**20
+CACHED_SCORE_BYTES = 4 * 2**20
 # The backward pass holds four such matrices, and meets more pieces at little cost.
 _BACKWARD_SHARE = 4
 # Fewer queries at a time take longer to read the inputs than to multiply by them.
