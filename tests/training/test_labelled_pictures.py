@@ -111,6 +111,40 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], Path], classes: str | l
     assert others.fingerprint()
 
 
+def test_held_out_pictures_in_archives_of_classes(tmp_path: Path) -> None:
+    for part, shade in (("train", 10), ("val", 40)):
+        (tmp_path / part).mkdir()
+        for number, name in enumerate(("cat", "dog", "eel")[: 3 if part == "train" else 2]):
+            write_tar(tmp_path / part / f"{name}.tar", {"1.png": picture(shade + number)})
+    found = find_labelled_pictures(tmp_path)
+    assert shades(found.training) == [(10, 0), (11, 1), (12, 2)]
+    assert shades(found.held_out) == [(40, 0), (41, 1)]
+
+
+def test_held_out_rows_may_number_classes_otherwise(tmp_path: Path) -> None:
+    def rows(names: str) -> datasets.Dataset:
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))})
+        return datasets.Dataset.from_dict(
+            {"image": [{"bytes": picture(10)}, {"bytes": picture(20)}], "label": [0, 1]}, features=features
+        )
+
+    datasets.DatasetDict({"train": rows("abc"), "validation": rows("ca")}).save_to_disk(tmp_path)
+    assert [label for _, label in find_labelled_pictures(tmp_path).held_out] == [2, 0]
+
+
+def test_held_out_rows_may_be_few(tmp_path: Path) -> None:
+    def rows(*labels: int) -> datasets.Dataset:
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        contents = {"image": [{"bytes": picture(10)}] * len(labels), "label": list(labels)}
+        return datasets.Dataset.from_dict(contents, features=features)
+
+    datasets.DatasetDict({"train": rows(0, 1, 2, 3), "test": rows(3)}).save_to_disk(tmp_path / "few")
+    assert [label for _, label in find_labelled_pictures(tmp_path / "few").held_out] == [3]
+    datasets.DatasetDict({"train": rows(0, 1), "test": rows(2)}).save_to_disk(tmp_path / "more")
+    with pytest.raises(ValueError, match=r"row 0 of .*test has the label 2; the classes of .*train are 0…1"):
+        find_labelled_pictures(tmp_path / "more")
+
+
 def check_every_tenth(found: LabelledPictures) -> None:
     assert shades(found.held_out) == [(0, 0), (10, 1)]
     assert [shade for shade, _ in shades(found.training)] == [shade for shade in range(12) if shade % 10]
@@ -173,8 +207,13 @@ def test_data_that_are_refused(tmp_path: Path) -> None:
     refused(alone, r"alone has archives to hold out alone, such as val-0\.tar")
     write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": b"0", "2.png": picture(2)})
     refused(tmp_path / "a.tar", r"2\.png in .* has no label beside it")
-    write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": b"cat"})
-    refused(tmp_path / "a.tar", r"1\.cls in .* does not hold the number of a class")
+    for content in (b"cat", b'"cat"', b"NaN", b"Infinity", b"1.5"):
+        write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": content})
+        refused(tmp_path / "a.tar", r"1\.cls in .* does not hold the number of a class")
+    write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": b"99999999999999999999"})
+    refused(tmp_path / "a.tar", r"1\.png in .*a\.tar has the label 9{20}, more than there are pictures \(1\)")
+    shard(tmp_path / "tests" / "test-0.tar", {10: 0})
+    refused(tmp_path / "tests", "tests has archives to test alone; add some to train on")
     write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": b"-1"})
     refused(tmp_path / "a.tar", r"has the label -1; a label is the number of a class, from 0")
     refused(shard(tmp_path / "a.tar", {1: 0, 2: 0}), "pictures of one class only, '0'; there must be two or more")

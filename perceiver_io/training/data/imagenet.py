@@ -123,9 +123,13 @@ def pictures_of_shards(members: Iterable[TarMember], num_classes: int | None = N
 def _label_of(member: TarMember, num_classes: int | None) -> int:
     try:
         value = json.loads(member.read())
-        return _checked(int(value["label"] if isinstance(value, dict) else value), num_classes, str(member))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        value = value["label"] if isinstance(value, dict) else value
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError(f"{value} is no whole number")
+        label = int(value)
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{member} does not hold the number of a class ({error!r})") from error
+    return _checked(label, num_classes, str(member))
 
 
 def read_labels(path: Path, pictures: Sequence[str], num_classes: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Pictures with classes to train on, in the layouts in which they come: folders, archives, and data sets of a hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -77,15 +77,18 @@ def _archives(source: Path) -> tuple[list[Path], list[Path]] | None:
 
 def _of_archives(source: Path, training: list[Path], held_out: list[Path], labels: Path | None) -> LabelledPictures:
     if not training:
-        raise ValueError(f"{source} has archives to hold out alone, such as {held_out[0].name}; add some to train on")
-    members = [member for path in training for member in tar_members(path)]
-    if any(member.name.endswith(LABEL_SUFFIXES) for member in members):
+        found_there = (
+            f"archives to hold out alone, such as {held_out[0].name}" if held_out else "archives to test alone"
+        )
+        raise ValueError(f"{source} has {found_there}; add some to train on")
+    members = _members(training)
+    if has_labels := any(member.name.endswith(LABEL_SUFFIXES) for member in members):
         found = pictures_of_shards(members)
-        classes = [str(number) for number in range(1 + max(label for _, label in found))]
+        classes = _numbered(found)
     else:
         by_class = _by_class(source, members)
         classes = sorted(by_class)
-        found = [LabelledMember(member, number) for number, name in enumerate(classes) for member in by_class[name]]
+        found = _labelled(by_class, classes)
     if not held_out:
         rest = [member for number, member in enumerate(found) if number % 10]
         if not rest:
@@ -93,10 +96,34 @@ def _of_archives(source: Path, training: list[Path], held_out: list[Path], label
                 f"{source} has a single picture, {found[0].member}; there must be one more, to be held out"
             )
         return LabelledPictures(classes, rest, found[::10])
+    if not has_labels and labels is None:
+        by_class = _by_class(source, _members(held_out))
+        if by_class.keys() <= set(classes):
+            return LabelledPictures(classes, found, _labelled(by_class, classes))
     others: list[LabelledPicture] = []
     for path in held_out:
         others += find_validation_pictures(path, len(classes), labels=labels)
     return LabelledPictures(classes, found, others)
+
+
+def _members(archives: Sequence[Path]) -> list[TarMember]:
+    return [member for path in archives for member in tar_members(path)]
+
+
+def _numbered(pictures: Sequence[LabelledMember]) -> list[str]:
+    """The names of classes that have none but their numbers.
+
+    Raises:
+        ValueError: for a number beyond the number of pictures, which is no number of a class.
+    """
+    last = max(pictures, key=lambda picture: picture.label)
+    if last.label >= len(pictures):
+        raise ValueError(f"{last.member} has the label {last.label}, more than there are pictures ({len(pictures)})")
+    return [str(number) for number in range(1 + last.label)]
+
+
+def _labelled(by_class: Mapping[str, Sequence[TarMember]], classes: Sequence[str]) -> list[LabelledMember]:
+    return [LabelledMember(member, number) for number, name in enumerate(classes) for member in by_class.get(name, ())]
 
 
 def _by_class(source: Path, members: Sequence[TarMember]) -> dict[str, list[TarMember]]:
@@ -120,17 +147,25 @@ def _of_a_hub(source: Path) -> LabelledPictures:
     if (source / "dataset_dict.json").is_file():
         training = source / "train"
         held_out = next((source / part for part in ("validation", "test") if (source / part).is_dir()), None)
-    classes, found = _rows(training)
+    names, found = _rows(training)
+    classes = names or _numbered(found)
     if held_out is None:
         return LabelledPictures(classes, [row for number, row in enumerate(found) if number % 10], found[::10])
-    others = _rows(held_out)
-    if not set(others.classes) <= set(classes):
-        raise ValueError(f"{held_out} has classes that {training} has not, such as {others.classes[-1]!r}")
-    return LabelledPictures(classes, found, others.pictures)
+    own_names, others = _rows(held_out)
+    numbers: Sequence[int] = range(len(classes))
+    if names and own_names:  # which may number the classes otherwise
+        for name in own_names:
+            if name not in classes:
+                raise ValueError(f"{held_out} has classes that {training} has not, such as {name!r}")
+        numbers = [classes.index(name) for name in own_names]
+    for picture, label in others:
+        if label >= len(numbers):
+            raise ValueError(f"{picture} has the label {label}; the classes of {training} are 0…{len(classes) - 1}")
+    return LabelledPictures(classes, found, [LabelledMember(picture, numbers[label]) for picture, label in others])
 
 
 class _Rows(NamedTuple):
-    classes: list[str]
+    names: list[str] | None
     pictures: list[LabelledMember]
 
 
@@ -146,5 +181,5 @@ def _rows(source: Path) -> _Rows:
             )
     if not pictures:
         raise ValueError(f"{source} has no rows; nothing can be learned from it")
-    classes = list(names) if names is not None else [str(number) for number in range(1 + max(labels))]
-    return _Rows(classes, [LabelledMember(picture, label) for picture, label in zip(pictures, labels, strict=True)])
+    labelled = [LabelledMember(picture, label) for picture, label in zip(pictures, labels, strict=True)]
+    return _Rows(None if names is None else list(names), labelled)
