@@ -15,6 +15,8 @@ from perceiver_io.training.trainer import Batch, Dataset, Evaluation
 
 # Examples of the shortest epoch: with fewer, whole numbers of them would be far from the shares.
 _SHORTEST_EPOCH = 1000
+# An epoch has an example of each data set at least: so it would be too long for a list of its order.
+_LEAST_SHARE = 1e-6
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
@@ -86,7 +88,7 @@ def mixed_evaluation(evaluations: Mapping[str, Evaluation], shares: Sequence[flo
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """Checks that shares are positive and add up to 1.
+    """Checks that shares are at least 1e-6 and add up to 1.
 
     Raises:
         ValueError: if they are not or do not, naming them.
@@ -94,6 +96,8 @@ def check_shares(shares: Sequence[float]) -> None:
     for share in shares:
         if not 0 < share <= 1:
             raise ValueError(f"the share {share:g} must be above 0 and at most 1")
+        if share < _LEAST_SHARE:
+            raise ValueError(f"the share {share:g} is below {_LEAST_SHARE:g}; leave these examples out")
     if not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ValueError(
             f"the shares {' + '.join(f'{s:g}' for s in shares)} are {sum(shares):g}; they must add up to 1"

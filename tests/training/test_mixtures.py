@@ -95,6 +95,7 @@ def test_the_seed_is_the_draws_own() -> None:
         ([0.7, 0.7], r"the shares 0\.7 \+ 0\.7 are 1\.4; they must add up to 1"),
         ([1.5, -0.5], r"the share 1\.5 must be above 0 and at most 1"),
         ([1.0, 0.0], r"the share 0 must be above 0 and at most 1"),
+        ([1.0, 1e-12], r"the share 1e-12 is below 1e-06; leave these examples out"),
         ([float("nan"), 1.0], r"the share nan must be above 0 and at most 1"),
     ],
 )

@@ -84,11 +84,11 @@ def _parts(source: str) -> tuple[str, str, float | None]:
 
 
 def _usual_name(path: str) -> str:
-    """The folder's or file's name; on the hub, the data set's without its owner."""
+    """The folder's or file's name; on the hub, the data set's without its owner and configuration."""
     if not path.startswith(HUB_PREFIX):
         return Path(path).resolve().name
-    _, _, name = path.removeprefix(HUB_PREFIX).partition(":")[0].rpartition("/")
-    return name
+    owner, _, rest = path.removeprefix(HUB_PREFIX).partition(":")[0].partition("/")
+    return rest.partition("/")[0] or owner
 
 
 def _check(corpora: Sequence[tuple[str, str, float | None]]) -> None:
