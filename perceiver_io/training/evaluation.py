@@ -9,6 +9,7 @@ from perceiver_io.training.device_batches import on_device
 from perceiver_io.training.interruption import obey_the_trainer_alone
 from perceiver_io.training.sampling import Draw, derived_seed
 from perceiver_io.training.trainer import Batch, Dataset
+from perceiver_io.training.worker_errors import as_raised
 
 
 class HeldOutBatches:
@@ -36,4 +37,4 @@ class HeldOutBatches:
 
     def on(self, device: torch.device) -> Iterator[Batch]:
         """Yields the batches, on a device."""
-        return on_device(iter(self._loader), device)
+        return on_device(as_raised(self._loader), device)

@@ -1,7 +1,7 @@
 """The loop: batches to gradients to updates, with what a long run needs around it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from perceiver_io.training.settings import (
 from perceiver_io.training.sharded_state import ShardWriter
 from perceiver_io.training.step_cost import first_examples, step_cost
 from perceiver_io.training.training_state import DATA, full_state_dict, load_state, previous, save_state
+from perceiver_io.training.worker_errors import as_raised
 
 __all__ = ["STATE_FILE", "Batch", "Dataset", "Evaluation", "Objective", "Precision", "Trainer", "TrainerConfig"]
 
@@ -158,7 +159,7 @@ class Trainer:
             collate_fn=self.dataset.collate if isinstance(self.dataset, FinishedOnDevice) else None,
         )
         finish = self.dataset.finish if isinstance(self.dataset, FinishedOnDevice) else copied
-        batches = on_device(self._prepared(loader), config.device, finish)
+        batches = on_device(self._prepared(as_raised(loader)), config.device, finish)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
         for step in range(start + 1, config.num_steps + 1):
             with self._pace.step():
@@ -223,9 +224,9 @@ class Trainer:
         means = {name: torch.stack([m[name] for m in micro_batches]).mean() for name in micro_batches[0]}
         return {**means, "gradient_norm": norm, "learning_rate": torch.full_like(norm, self._peak_rates[0] * rate)}
 
-    def _prepared(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _prepared(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         prepare = getattr(self.objective, "prepare", None)
-        return iter(batches) if prepare is None else map(prepare, batches)
+        return batches if prepare is None else map(prepare, batches)
 
     def _unscaled_gradient_norm(self) -> Tensor:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
