@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(task: EvaluationTask, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any] | None:
-    model = load_model(arguments.checkpoint, str(device), task.model)
+    model = load_model(arguments.checkpoint, str(device), *task.models)
     name = "-".join(filter(None, [task.name, task.variant(arguments)]))
     output = arguments.output or Path("outputs/evaluate", name)
     protocol = task.prepare(arguments, model, class_names(arguments.checkpoint))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from perceiver_io.evaluation.protocol import Example, Protocol, column
 from perceiver_io.evaluation.task import EvaluationTask
-from perceiver_io.models import ImageClassificationPerceiver
+from perceiver_io.models import ImageClassificationPerceiver, PerceiverClassifier
 from perceiver_io.outputs import check_finite
 from perceiver_io.processors import ImageProcessor, likeliest_classes
 from perceiver_io.processors.preparation import MEAN_RGB, STDDEV_RGB
@@ -40,7 +40,14 @@ class ImageNetProtocol(Protocol):
         self, files: Labelled, image_size: tuple[int, int], class_names: Sequence[str], description: str
     ) -> None:
         self.units = {"top1": "%", "top5": "%"}
-        self.published = {"top1": {"imagenet-fourier": 79.0, "imagenet-learned": 72.7, "imagenet-conv": 82.1}}
+        self.published = {
+            "top1": {
+                "imagenet-fourier": 79.0,
+                "imagenet-learned": 72.7,
+                "imagenet-conv": 82.1,
+                "perceiver-imagenet": 78.0,  # 2103.03206
+            }
+        }
         self.files = files
         self.class_names = tuple(class_names)
         self.image_size = image_size
@@ -100,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(
-    arguments: argparse.Namespace, model: ImageClassificationPerceiver, names: Sequence[str] | None
+    arguments: argparse.Namespace,
+    model: ImageClassificationPerceiver | PerceiverClassifier,
+    names: Sequence[str] | None,
 ) -> ImageNetProtocol:
     """Maps `--data` to the protocol for a model."""
     config = model.config
@@ -115,7 +124,7 @@ TASK = EvaluationTask(
     name="imagenet",
     description="Names ImageNet's validation pictures: top-1 and top-5 accuracy.",
     checkpoint="imagenet-conv",
-    model=ImageClassificationPerceiver,
+    models=(ImageClassificationPerceiver, PerceiverClassifier),
     data="folders of classes, the owners' ILSVRC2012_img_val.tar (with --labels), or a folder of WebDataset's shards",
     prepare=prepare,
     batch_size=64,

@@ -21,7 +21,7 @@ class EvaluationTask:
         name: on the command line.
         description: its help, the first line alone in the list of tasks.
         checkpoint: the released model that is evaluated where none is named; None requires a name.
-        model: class of model that it evaluates.
+        models: classes of models that it evaluates.
         data: the help of `--data`.
         prepare: see `Prepare`.
         batch_size: samples at a time, unless another is asked for.
@@ -32,7 +32,7 @@ class EvaluationTask:
     name: str
     description: str
     checkpoint: str | None
-    model: type[nn.Module]
+    models: tuple[type[nn.Module], ...]
     data: str
     prepare: Prepare
     batch_size: int
