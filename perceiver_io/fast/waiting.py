@@ -46,6 +46,10 @@ class NothingWaits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Lets an operation through, or refuses it."""
         kwargs = kwargs or {}
+        with self:  # in inference mode, operations that are made of others come as they are
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
         operation = func.overloadpacket
         if operation in _WAITING or (operation is _ATEN.repeat_interleave and kwargs.get("output_size") is None):
             raise WaitingError(f"{func} looks at values")

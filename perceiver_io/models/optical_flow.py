@@ -112,7 +112,7 @@ class OpticalFlowPerceiver(PerceiverIO):
         else:
             starts = [even_tile_starts(height, tile_height, tiles[0]), even_tile_starts(width, tile_width, tiles[1])]
         corners = list(product(*starts))
-        weight = tile_weights(tile_height, tile_width).to(frames)
+        weight = tile_weights(tile_height, tile_width, frames.device).to(frames.dtype)
         total = frames.new_zeros(frames.shape[0], 2, height, width)
         total_weight = frames.new_zeros(height, width)
         for top, left in progress(corners):
@@ -154,9 +154,9 @@ def even_tile_starts(size: int, tile_size: int, number: int) -> list[int]:
     return starts
 
 
-def tile_weights(height: int, width: int) -> Float[Tensor, "height width"]:
+def tile_weights(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "height width"]:
     """The weight of a tile's pixels: their distance from the nearest border."""
-    rows, columns = torch.arange(height), torch.arange(width)
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     rows = torch.minimum(rows + 1, height - rows)
     columns = torch.minimum(columns + 1, width - columns)
     return torch.minimum(rows[:, None], columns[None, :]).float()

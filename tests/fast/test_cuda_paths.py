@@ -75,6 +75,14 @@ def test_inference_waits_for_nothing(name: str) -> None:
         assert mode.calls
 
 
+def test_nothing_of_a_tiled_flow_comes_from_the_host() -> None:
+    model = pair("optical-flow")[0].to("meta")
+    height, width = model.config.image_size
+    frames = torch.empty(2, 1, 3, height + 5, width + 3, device="meta")
+    with torch.inference_mode(), NothingWaits():
+        assert model(*frames).shape == (1, 2, height + 5, width + 3)
+
+
 class StoredInFull(TorchFunctionMode):
     """Checks what torch's fused attention is given, and keeps the masks."""
 

@@ -113,8 +113,13 @@ def test_points_of_a_batch_are_found_before_it_is_copied() -> None:
     torch.testing.assert_close(loss, masked_cross_entropy(model(hidden(tokens, masked)), tokens, masked))
 
 
-def test_refusals_name_the_operation() -> None:
-    with NothingWaits(), pytest.raises(WaitingError, match=r"aten\.nonzero\.default looks at values"):
-        torch.ones(3).nonzero()
-    with NothingWaits(), pytest.raises(WaitingError, match=r"aten\._to_copy\.default copies between devices"):
-        torch.ones(3).to("meta")
+@pytest.mark.parametrize("inference_mode", [False, True])
+def test_refusals_name_the_operation(inference_mode: bool) -> None:
+    with torch.inference_mode(inference_mode):
+        x = torch.ones(3)
+        with NothingWaits(), pytest.raises(WaitingError, match=r"aten\.nonzero\.default looks at values"):
+            x.nonzero()
+        with NothingWaits(), pytest.raises(WaitingError, match=r"aten\._to_copy\.default copies between devices"):
+            x.to("meta")
+        with NothingWaits(), pytest.raises(WaitingError, match=r"aten\._local_scalar_dense\.default looks at values"):
+            x.sum().item()
