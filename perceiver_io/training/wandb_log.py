@@ -1,5 +1,6 @@
 """The figures of a run at Weights & Biases, beside `metrics.jsonl`; nothing that goes wrong there ends the run."""
 
+import re
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from perceiver_io.optional import needs_extra
 
 ID_FILE = "wandb-id.txt"
+_NUMBER = re.compile(r"[0-9a-f]{8}")
 # Seconds that the end of a run waits for what is not sent yet; it stays on the disk.
 _PATIENCE = 60.0
 
@@ -18,8 +20,8 @@ class WandbLog:
     """Sends a run's figures to Weights & Biases by its own package.
 
     A context manager: at its end the run there is over, too. A resumed run goes on with the same run there, whose
-    number is kept in the run's directory. Where the server is away, or nobody is logged in, figures are kept on the
-    disk for `wandb sync`, with a warning.
+    number is kept in the run's directory; without it, with a new one. Where the server is away, or nobody is logged in,
+    figures are kept on the disk for `wandb sync`, with a warning.
 
     Args:
         project: of Weights & Biases.
@@ -45,11 +47,13 @@ class WandbLog:
             start_step: updates that were done before.
         """
         path = directory / ID_FILE
-        if start_step == 0 or not path.is_file():
-            path.write_text(secrets.token_hex(4) + "\n", encoding="ascii")
+        number = path.read_text(encoding="ascii", errors="replace").strip() if start_step and path.is_file() else ""
+        if not _NUMBER.fullmatch(number):
+            number = secrets.token_hex(4)
+            path.write_text(number + "\n", encoding="ascii")
         settings: dict[str, Any] = {
             **self._settings,
-            "id": path.read_text(encoding="ascii").strip(),
+            "id": number,
             "resume": "allow",
             "dir": str(directory),
             # Our own lines stay as they are.

@@ -89,6 +89,14 @@ def test_a_run_that_is_begun_anew_is_another_one(wandb: StandIn, tmp_path: Path)
     assert wandb.begun[0]["id"] != wandb.begun[1]["id"]
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"cut sh"])
+def test_a_number_that_is_damaged_is_made_anew(content: bytes, wandb: StandIn, tmp_path: Path) -> None:
+    (tmp_path / ID_FILE).write_bytes(content)
+    WandbLog("perceivers", "small", {}).begin(tmp_path, 5)
+    assert len(wandb.begun[0]["id"]) == 8
+    assert (tmp_path / ID_FILE).read_text().strip() == wandb.begun[0]["id"]
+
+
 @pytest.mark.parametrize(
     ("fails_at", "warning", "num_logged"),
     [
