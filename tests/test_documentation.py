@@ -100,6 +100,7 @@ def test_commands_are_understood(document: str, words: list[str], monkeypatch: p
                 main(words[3:])
             if words[1] == "-m":
                 monkeypatch.setattr(sys, "argv", words[2:])
+                monkeypatch.delitem(sys.modules, words[2], raising=False)  # where another test has imported it
                 runpy.run_module(words[2], run_name="__main__")
             monkeypatch.setattr(sys, "argv", words[1:])
             monkeypatch.syspath_prepend(str(ROOT / words[1]).rsplit("/", 1)[0])

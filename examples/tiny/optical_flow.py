@@ -38,6 +38,8 @@ def prepare(arguments: argparse.Namespace, config: OpticalFlowConfig) -> Materia
     """Maps `--data`, or made pairs, to what the small model learns from."""
     if arguments.data is not None:
         return dataclasses.replace(optical_flow.prepare(arguments, config), initialise=start_on_made_pairs)
+    if arguments.phase != "mirrored":
+        raise ValueError(f"--phase {arguments.phase} is for pairs of --data; made ones are as they are: leave it out")
     held_out = MovingTextures(NUM_HELD_OUT, image_size=config.image_size)
     return Material(
         config=config,

@@ -55,8 +55,14 @@ def test_made_pairs(script: ModuleType, tmp_path: Path) -> None:
     assert torch.allclose(weight, weight.T, atol=0.1)
 
 
+def test_made_pairs_have_no_phases(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(script, tmp_path / "run", "--tiny", "--phase", "kitti")
+    assert "--phase kitti is for pairs of --data; made ones are as they are" in capsys.readouterr().err
+
+
 def test_the_first_steps_are_easy() -> None:
-    dataset = optical_flow.prepare(argparse.Namespace(data=None, points=0), optical_flow.CONFIG).dataset
+    dataset = optical_flow.prepare(argparse.Namespace(data=None, phase="mirrored", points=0), optical_flow.CONFIG).dataset
     assert len(dataset) == optical_flow.NUM_MADE
     for step, is_easy in ((optical_flow.LEAD_IN - 1, True), (optical_flow.LEAD_IN, False)):
         flow = dataset[Draw(0, 4, step=step)]["flow"]

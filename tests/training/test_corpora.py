@@ -74,6 +74,8 @@ def test_a_data_set_of_hugging_face_beside_files(folders: Path) -> None:
         (["c4:0.5", "c4:0.5"], ValueError, r"two texts are called 'c4'; name one otherwise, as in --data NAME=c4:0\.5"),
         (["hf:o/c4/en:train:0.5", "hf:o/c4/de:0.5"], ValueError, r"two texts are called 'c4'; name one otherwise"),
         (["c4:0.7", "nowhere:0.3"], FileNotFoundError, r"nowhere does not exist; give a text file or a folder"),
+        ([""], ValueError, r"--data names no file or folder; give its path"),
+        (["c4:0.5", ":0.5"], ValueError, r"--data names no file or folder; give its path"),
         (["few.txt"], ValueError, r"few\.txt has too little text for a twentieth to be held out; give more"),
         (["c4:0.7", "empty:0.3"], ValueError, r"empty holds no text: its files are empty"),
     ],

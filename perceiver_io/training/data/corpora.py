@@ -94,6 +94,8 @@ def _usual_name(path: str) -> str:
 def _check(corpora: Sequence[tuple[str, str, float | None]]) -> None:
     names = [name for name, _, _ in corpora]
     for name, path, share in corpora:
+        if not path:
+            raise ValueError("--data names no file or folder; give its path (. is the one that this is run in)")
         if share is None and len(corpora) > 1:
             raise ValueError(f"{path} has no share; each of several texts needs one, as in --data c4:0.7 wikipedia:0.3")
         if names.count(name) > 1:
