@@ -62,7 +62,8 @@ def test_made_pairs_have_no_phases(script: ModuleType, tmp_path: Path, capsys: p
 
 
 def test_the_first_steps_are_easy() -> None:
-    dataset = optical_flow.prepare(argparse.Namespace(data=None, phase="mirrored", points=0), optical_flow.CONFIG).dataset
+    arguments = argparse.Namespace(data=None, phase="mirrored", points=0)
+    dataset = optical_flow.prepare(arguments, optical_flow.CONFIG).dataset
     assert len(dataset) == optical_flow.NUM_MADE
     for step, is_easy in ((optical_flow.LEAD_IN - 1, True), (optical_flow.LEAD_IN, False)):
         flow = dataset[Draw(0, 4, step=step)]["flow"]
