@@ -2,8 +2,8 @@
 
 python -m benchmarks.masked_words [--checkpoint MODEL] [--draws N] [--validation]
 
-The text is the prose that ships with Python (examples/tiny/python_prose.py): documents that the model has not learned
-from, and by which nothing was chosen; with `--validation` those by which recipes are.
+The text is the prose that ships with Python (examples/tiny/python_prose.py): documents that models neither learn from
+nor are chosen by; with `--validation` those that they are chosen by.
 """
 
 import argparse
