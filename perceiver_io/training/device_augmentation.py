@@ -101,6 +101,7 @@ class AugmentedOnDevice:
         return len(self.dataset)
 
     def __getitem__(self, draw: Draw) -> Batch:
+        """Maps a draw to an example whose pictures are unfinished."""
         return self.dataset[draw]
 
     def collate(self, examples: Sequence[Batch]) -> Batch:

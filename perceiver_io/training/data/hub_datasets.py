@@ -25,13 +25,14 @@ def is_hub_dataset(source: str | Path) -> bool:
     )
 
 
-def open_hub_dataset(source: str | Path, *columns: str) -> "datasets.Dataset":
+def open_hub_dataset(source: str | Path, *columns: str, way_out: str = "add it") -> "datasets.Dataset":
     """Maps a source for which `is_hub_dataset` holds to its rows, which lie in files of Arrow and are read at random.
 
     Args:
         source: a folder, or `hf:OWNER/NAME`, after which `/CONFIG` and `:SPLIT` may follow ("train" without it); what
             is not at hand is fetched, whole: a part is named as in `hf:allenai/c4/en:train[:1%]`.
         columns: that it must have.
+        way_out: what to do about a missing one, for the error.
 
     Raises:
         ImportError: `datasets` is missing; it comes with the `datasets` extra.
@@ -54,6 +55,6 @@ def open_hub_dataset(source: str | Path, *columns: str) -> "datasets.Dataset":
     for column in columns:
         if column not in found.column_names:
             raise ValueError(
-                f"{source} has no column {column!r}, only {', '.join(map(repr, found.column_names))}; add it"
+                f"{source} has no column {column!r}, only {', '.join(map(repr, found.column_names))}; {way_out}"
             )
     return found

@@ -25,10 +25,7 @@ class _Column:
     """A column of texts, and where each ends if they lie end to end with separators between them."""
 
     def __init__(self, source: str | Path, name: str) -> None:
-        dataset = open_hub_dataset(source)
-        if name not in dataset.column_names:
-            names = ", ".join(map(repr, dataset.column_names))
-            raise ValueError(f"{source} has no column {name!r}, only {names}; {COLUMN_WAY_OUT}")
+        dataset = open_hub_dataset(source, name, way_out=COLUMN_WAY_OUT)
         kind = getattr(dataset.features[name], "dtype", type(dataset.features[name]).__name__)
         if kind not in ("string", "large_string"):
             raise ValueError(f"the column {name!r} of {source} holds {kind}, not texts; {COLUMN_WAY_OUT}")

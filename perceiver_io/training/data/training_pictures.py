@@ -8,16 +8,16 @@ import torch
 from perceiver_io.media.picture_files import Decoding, PictureFile
 from perceiver_io.training.augmentation import TrainingAugmentation
 from perceiver_io.training.data.class_folders import LabelledFile
+from perceiver_io.training.data.images import ImageFolder
 from perceiver_io.training.data.row_pictures import RowPicture
 from perceiver_io.training.data.tar_files import LabelledMember, TarMember
 from perceiver_io.training.device_augmentation import unfinished
-from perceiver_io.training.fingerprints import described, files_digest
 from perceiver_io.training.sampling import Draw
 from perceiver_io.training.trainer import Batch
 
 
-class TrainingPictures:
-    """Maps draws to "image" and "label", from picture files; see `ImageFolder`, whose examples are these by default.
+class TrainingPictures(ImageFolder):
+    """Maps draws to "image" and "label", from picture files; the examples of `ImageFolder` by default.
 
     Args:
         files: see `find_labelled_files`, with `PICTURE_SUFFIXES`; or in archives and rows.
@@ -38,9 +38,7 @@ class TrainingPictures:
         *,
         finished: bool = True,
     ) -> None:
-        if not files:
-            raise ValueError("a data set needs at least one picture file")
-        self.files: list[LabelledFile | LabelledMember] = list(files)
+        super().__init__(files, augmentation)
         self.augmentation = augmentation
         self.decoding = decoding or Decoding()
         self.finished = finished
@@ -48,10 +46,7 @@ class TrainingPictures:
     def fingerprint(self) -> str:
         """Tells these pictures from others: by a digest of their names, content and labels, and their preparation."""
         scaled = " decoded at the size needed" if self.decoding.scaled else ""
-        return f"{files_digest(part for file in self.files for part in file)} {described(self.augmentation)}{scaled}"
-
-    def __len__(self) -> int:
-        return len(self.files)
+        return f"{super().fingerprint()}{scaled}"
 
     def __getitem__(self, draw: Draw) -> Batch:
         """Reads and augments a picture.
