@@ -44,7 +44,7 @@ from perceiver_io.fast.products import MAX_SCORE_BYTES
 _BLOCK_NUMEL = {"cpu": 2**23}
 # Channels of a key up to which scores, written to the same memory block by block, cost less than new memory for each.
 _NARROW = 64
-# Scores whose exponentials, and sums of as many as there may be, are far from the ends of float32.
+# Scores whose exponentials, and sums of as many as there may be, are far from the ends of float32 and bfloat16.
 _SAFE_SCORE = 40
 
 
@@ -236,7 +236,8 @@ def _attended_means(
     query = query.expand(batch, -1, -1)
     is_whole, buffer = query.dtype in (torch.float32, torch.float64), None
     # Lengths of queries and keys bound the scores.
-    is_bounded = is_whole and not query.is_meta and bool(query.norm(dim=-1).max() * longest_key < _SAFE_SCORE)
+    is_ranged = query.dtype != torch.float16 and not query.is_meta
+    is_bounded = is_ranged and bool(query.norm(dim=-1).max() * longest_key < _SAFE_SCORE)
     if query.shape[-1] <= _NARROW and is_whole:
         buffer = query.new_empty(query.shape[:2].numel() * min(blocks[0].stop, inputs.shape[1]))
     attended = OnlineSoftmax(query, width, is_bounded)

@@ -30,11 +30,11 @@ class OnlineSoftmax:
 
         They are computed in place of the scores.
         """
-        scores = scores.to(self._precision)
         if self._is_bounded:
             weights = scores.exp_()
-            self._total.add_(weights.sum(-1, keepdim=True))
-            return weights.to(self._dtype)
+            self._total.add_(weights.sum(-1, keepdim=True, dtype=self._precision))
+            return weights
+        scores = scores.to(self._precision)
         best = torch.maximum(self._best, scores.amax(-1, keepdim=True))
         weights = scores.sub_(best).exp_()
         shrink = (self._best - best).exp_()

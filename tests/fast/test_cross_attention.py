@@ -94,6 +94,22 @@ def test_blocks_smaller_than_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(look_up(block, queries, many), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1, 30, 1000])
+def test_half_precision_is_as_exact_however_large_the_scores(dtype: torch.dtype, scale: int) -> None:
+    block = block_of().to(dtype)
+    few, inputs = torch.randn(1, 50, 10).to(dtype), torch.randn(8, 1000, 14).to(dtype)
+    with torch.no_grad():
+        block.attention.query.weight.mul_(scale)
+        exact = block_of().double()
+        exact.load_state_dict(block.state_dict())
+        expected = exact.attention(exact.query_norm(few.double()), exact.input_norm(inputs.double()))
+        plain = block.attention(block.query_norm(few), block.input_norm(inputs))
+    with torch.inference_mode():
+        found = gather(block, few, inputs)
+    assert (found - expected).abs().mean() <= 2 * (plain - expected).abs().mean()
+
+
 def test_paths_are_chosen_by_their_cost() -> None:
     few, many = torch.randn(1, 4, 10), torch.randn(1, 4000, 14)
     block = randomised(CrossAttention(10, 14, num_heads=1))

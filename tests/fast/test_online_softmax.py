@@ -24,6 +24,18 @@ def test_blocks_are_one_softmax(step: int) -> None:
     torch.testing.assert_close(attended.result(), scores.softmax(-1) @ values)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_bounded_scores_are_summed_as_they_are(dtype: torch.dtype) -> None:
+    scores, values = 10 * torch.randn(40, QUERIES, INPUTS).to(dtype), torch.randn(40, INPUTS, 5).to(dtype)
+    expected = scores.double().softmax(-1) @ values.double()
+    errors = []
+    for is_bounded in (True, False):
+        attended = OnlineSoftmax(scores, 5, is_bounded)
+        attended.add(attended.weights(scores.clone()) @ values)
+        errors.append((attended.result() - expected).abs().mean())
+    assert errors[0] <= 1.5 * errors[1]
+
+
 def test_rows_of_nothing_are_zeros() -> None:
     attended = OnlineSoftmax(torch.ones(1, 2, 3), 5)
     attended.add(attended.weights(torch.full((1, 2, 3), -torch.inf)) @ torch.ones(1, 3, 5))
