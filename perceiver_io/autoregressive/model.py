@@ -16,16 +16,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from perceiver_io.attention import Cache as AttentionCache
-from perceiver_io.attention import CrossAttention, SelfAttention
 from perceiver_io.attention import Rotations as AttentionRotations
-from perceiver_io.autoregressive import masks
+from perceiver_io.autoregressive import blocks, masks
 from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.config import PerceiverARConfig
 from perceiver_io.autoregressive.generation import Generation, Prompts, latent_policy
 from perceiver_io.autoregressive.masks import Keep
-from perceiver_io.autoregressive.positions import FormulaTable, TrainedTable
-from perceiver_io.autoregressive.queries import EmbeddingQuery, LatentQuery, LearnedQuery, LinearQuery, initialise
-from perceiver_io.autoregressive.rotary import Rotary, Rotations
+from perceiver_io.autoregressive.queries import LearnedQuery, initialise
+from perceiver_io.autoregressive.rotary import Rotations
 from perceiver_io.autoregressive.sampling import Allowed, Sampler
 from perceiver_io.checks import as_mask, check_integers
 from perceiver_io.preprocessors import ByteEmbedding
@@ -44,15 +42,16 @@ class PerceiverAR(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.embedding = ByteEmbedding(config.vocab_size, config.embed_channels)
-        self.position_tables = nn.ModuleList(_position_table(config, size) for size in config.position_sizes or ())
-        self.latent_query = _latent_query(config)
+        sizes = config.position_sizes or ()
+        self.position_tables = nn.ModuleList(blocks.position_table(config, size) for size in sizes)
+        self.latent_query = blocks.latent_query(config)
         self.position_latents = None
         if config.latents_per_position > 1:
             self.position_latents = LearnedQuery(config.latents_per_position, config.num_latent_channels)
-        self.cross_attend = _cross_attend(config) if config.initial_cross_attend else None
-        self.self_attends = nn.ModuleList(_self_attend(config) for _ in range(config.num_self_attends))
+        self.cross_attend = blocks.cross_attend(config) if config.initial_cross_attend else None
+        self.self_attends = nn.ModuleList(blocks.self_attend(config) for _ in range(config.num_self_attends))
         further = sorted(set(config.additional_cross_attends or ()))
-        self.further_cross_attends = nn.ModuleDict({str(index): _cross_attend(config) for index in further})
+        self.further_cross_attends = nn.ModuleDict({str(index): blocks.cross_attend(config) for index in further})
         self.output_norm = nn.LayerNorm(config.num_latent_channels) if config.output_norm else None
         self.output = None
         if not config.tied_output:
@@ -63,8 +62,9 @@ class PerceiverAR(nn.Module):
         self.cross_rotary = self.self_rotary = None
         if config.rotary != "none":
             width = config.embed_channels if config.cross_attend_shape == "kv" else config.num_latent_channels
-            self.cross_rotary = _rotary(config, config.num_cross_attend_heads, width, config.rotary_head_group_size)
-            self.self_rotary = _rotary(config, config.num_self_attend_heads, config.num_latent_channels, None)
+            heads, group = config.num_cross_attend_heads, config.rotary_head_group_size
+            self.cross_rotary = blocks.rotary(config, heads, width, group)
+            self.self_rotary = blocks.rotary(config, config.num_self_attend_heads, config.num_latent_channels, None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -378,112 +378,6 @@ class PerceiverAR(nn.Module):
         if self.output is not None:
             return self.output(latents)
         return F.linear(latents, self.embedding.weight, self.output_bias if self.config.output_bias else None)
-
-
-class OwnNormCrossAttention(CrossAttention):
-    """`CrossAttention` that norms the keys at the latents' own positions as it norms the queries. krasserm's.
-
-    Attributes:
-        leaks_padding: see `PerceiverARConfig`.
-    """
-
-    leaks_padding = False
-
-    def forward(
-        self,
-        queries: Float[Tensor, "batch queries channels"],
-        inputs: Float[Tensor, "batch inputs channels"],
-        mask: Bool[Tensor, "#batch #queries #attended"] | None = None,
-        rotations: AttentionRotations | None = None,
-        cache: AttentionCache | None = None,
-    ) -> Float[Tensor, "batch queries channels"]:
-        """Applies the block; the queries are the last of the inputs."""
-        normed_queries, normed_inputs = self.normalise(queries, inputs)
-        x = self.attention(normed_queries, normed_inputs, mask, rotations, cache)
-        if self.leaks_padding and mask is not None:
-            average = self.attention.output(self.attention.value(normed_inputs.mean(dim=1, keepdim=True)))
-            own = mask[:, 0, mask.shape[-1] - queries.shape[1] :, None]
-            x = torch.where(own, x, average)
-        x = queries + F.dropout(x, self.dropout_prob, self.training)
-        return x + self.mlp(self.mlp_norm(x))
-
-    def normalise(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Applies the norms before the attention."""
-        normed = self.query_norm(queries)
-        prefix = self.input_norm(inputs[:, : inputs.shape[1] - queries.shape[1]])
-        return normed, torch.cat([prefix, normed], dim=1)
-
-
-def _latent_query(config: PerceiverARConfig) -> LatentQuery:
-    channels = config.num_latent_channels
-    match config.latent_query:
-        case "embedding":
-            return EmbeddingQuery()
-        case "learned":
-            return LearnedQuery(config.num_latents // config.latents_per_position, channels)
-        case "learned_shared":
-            return LearnedQuery(1, channels)
-    num_layers = config.query_mlp_layers if config.latent_query == "mlp" else 0
-    return LinearQuery(config.embed_channels, channels, num_layers=num_layers, activation=config.query_mlp_activation)
-
-
-def _position_table(config: PerceiverARConfig, size: int) -> nn.Module:
-    if config.position_tables == "learned":
-        return TrainedTable(size, config.embed_channels, trains=config.train_positions)
-    assert config.position_tables != "none"
-    if config.train_positions:
-        return TrainedTable(size, config.embed_channels, formula=config.position_tables)
-    return FormulaTable(config.position_tables, size, config.embed_channels)
-
-
-def _cross_attend(config: PerceiverARConfig) -> CrossAttention:
-    kind = OwnNormCrossAttention if config.cross_attend_own_norm else CrossAttention
-    block = kind(
-        config.num_latent_channels,
-        config.embed_channels,
-        num_heads=config.num_cross_attend_heads,
-        shape_for_attn=config.cross_attend_shape,
-        widening_factor=config.cross_attend_widening_factor,
-        use_query_residual=config.cross_attend_query_residual,
-        activation=config.activation,
-        qkv_bias=config.qkv_bias,
-        output_bias=config.cross_output_bias,
-        mlp_bias=config.mlp_bias,
-        dropout_prob=config.dropout_prob,
-        attention_dropout_prob=config.attention_dropout_prob,
-        causal=config.latents_per_position == 1,
-    )
-    if isinstance(block, OwnNormCrossAttention):
-        block.leaks_padding = config.leaks_padding
-    return block
-
-
-def _self_attend(config: PerceiverARConfig) -> SelfAttention:
-    return SelfAttention(
-        config.num_latent_channels,
-        num_heads=config.num_self_attend_heads,
-        widening_factor=config.self_attend_widening_factor,
-        activation=config.activation,
-        qkv_bias=config.qkv_bias,
-        output_bias=config.self_output_bias,
-        mlp_bias=config.mlp_bias,
-        dropout_prob=config.dropout_prob,
-        attention_dropout_prob=config.attention_dropout_prob,
-        causal=config.latents_per_position == 1,
-    )
-
-
-def _rotary(config: PerceiverARConfig, num_heads: int, channels: int, head_group_size: int | None) -> Rotary:
-    assert config.rotary != "none"
-    return Rotary(
-        num_heads,
-        channels // num_heads,
-        max_wavelength=config.max_wavelength + config.offset_queries,
-        channels_fraction=config.rotary_channels_fraction,
-        heads_fraction=config.rotary_heads_fraction,
-        head_group_size=head_group_size,
-        frequencies=config.rotary,
-    )
 
 
 def _check_positions(positions: Tensor, tokens: Tensor, num_axes: int) -> Int[Tensor, "#batch inputs axes"]:

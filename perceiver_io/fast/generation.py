@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_io.attention import MLP, Activation, Attention, CrossAttention, Rotations, SelfAttention
+from perceiver_io.autoregressive.blocks import OwnNormCrossAttention
 from perceiver_io.autoregressive.cache import Cache
-from perceiver_io.autoregressive.model import OwnNormCrossAttention, PerceiverAR
+from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.graphs import GraphedCall
 from perceiver_io.fast.linear import apply_linear, product, row_product
