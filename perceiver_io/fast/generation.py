@@ -297,11 +297,22 @@ def _versions(weights: Sequence[Tensor]) -> list[tuple[int, int]]:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Attends with one query of each head, which attends to something."""
-    batch, heads, _, channels = query.shape
-    if batch == 1 and query.dtype != torch.float32:
+    if query.dtype == torch.float32:
+        return _attend_by_products(query, key, value, mask)
+    if len(query) == 1:
         return F.scaled_dot_product_attention(query, key, value, mask)
+    # Such products copy keys and values that lie apart, as those of several sequences do: of one at a time, that is
+    # memory which is at hand.
+    masks: Sequence[Tensor | None] = [None] * len(query) if mask is None else mask.split(1)
+    rows = zip(query.split(1), key.split(1), value.split(1), masks, strict=True)
+    return torch.cat([_attend_by_products(*row) for row in rows])
+
+
+def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    batch, heads, _, channels = query.shape
     column = (query * channels**-0.5).view(batch * heads, 1, channels).transpose(1, 2)
     scores = torch.bmm(key.flatten(0, 1), column).view(batch, heads, 1, -1)
     if mask is not None:
         scores = scores.masked_fill_(~mask, -torch.inf)
-    return torch.bmm(scores.softmax(-1).view(batch * heads, 1, -1), value.flatten(0, 1))
+    weighted = torch.bmm(scores.softmax(-1).view(batch * heads, 1, -1), value.flatten(0, 1))
+    return weighted.view(batch, heads, 1, -1)
