@@ -5,10 +5,9 @@ import dataclasses
 
 from perceiver_io import PerceiverARConfig
 from perceiver_io.training import Recipe
-from perceiver_io.training.data.corpora import Corpus, describe_corpora, read_corpora
 from perceiver_io.training.tasks import Material, TinyRun, autoregressive
 
-from .python_prose import python_prose
+from .prose_corpora import DATA, read_prose_corpora
 
 CONFIG = PerceiverARConfig(
     max_context_length=512,
@@ -27,18 +26,11 @@ RECIPE = Recipe(num_steps=2000, batch_size=8, learning_rate=2e-3, weight_decay=0
 
 def prepare(arguments: argparse.Namespace, config: PerceiverARConfig) -> Material:
     """Maps `--data`, or Python's prose, to what the small model learns from."""
-    if arguments.data is None:
-        prose = python_prose()
-        learned, held_out = ([document.encode() for document in part] for part in prose)
-        corpora = [Corpus(name="prose", learned=learned, held_out=held_out)]
-        description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are held out"
-    else:
-        corpora = read_corpora(arguments.data, arguments.text_column, rows_apart=True)
-        description = describe_corpora(arguments.data)
+    corpora, description = read_prose_corpora(arguments, lambda prose: prose.held_out, "held out", rows_apart=True)
     return autoregressive.material(config, corpora, description)
 
 
 TASK = dataclasses.replace(
     autoregressive.TASK,
-    tiny=TinyRun(config=CONFIG, recipe=RECIPE, prepare=prepare, data="the English prose that ships with Python"),
+    tiny=TinyRun(config=CONFIG, recipe=RECIPE, prepare=prepare, data=DATA),
 )

@@ -5,11 +5,10 @@ import dataclasses
 
 from perceiver_io import LanguageConfig
 from perceiver_io.training import Recipe
-from perceiver_io.training.data.corpora import Corpus, describe_corpora, read_corpora
 from perceiver_io.training.tasks import Material, TinyRun, language
 
 from .local_language_start import start_like_a_convolution
-from .python_prose import python_prose
+from .prose_corpora import DATA, read_prose_corpora
 
 CONFIG = LanguageConfig(
     max_seq_len=128,
@@ -31,19 +30,12 @@ MASKED = (0.15, 0.6)
 
 def prepare(arguments: argparse.Namespace, config: LanguageConfig) -> Material:
     """Maps `--data`, or Python's prose, to what the small model learns from."""
-    if arguments.data is None:
-        prose = python_prose()
-        learned, held_out = ([document.encode() for document in part] for part in (prose.training, prose.validation))
-        corpora = [Corpus(name="prose", learned=learned, held_out=held_out)]
-        description = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are for validation"
-    else:
-        corpora = read_corpora(arguments.data, arguments.text_column)
-        description = describe_corpora(arguments.data)
+    corpora, description = read_prose_corpora(arguments, lambda prose: prose.validation, "for validation")
     material = language.material(config, corpora, description, arguments.workers, masked=MASKED)
     return dataclasses.replace(material, initialise=start_like_a_convolution)
 
 
 TASK = dataclasses.replace(
     language.TASK,
-    tiny=TinyRun(config=CONFIG, recipe=RECIPE, prepare=prepare, data="the English prose that ships with Python"),
+    tiny=TinyRun(config=CONFIG, recipe=RECIPE, prepare=prepare, data=DATA),
 )

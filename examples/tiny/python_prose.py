@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 # Folders of the standard library that are not part of it, or are left out by distributors.
-_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data"}
+LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data"}
 _TEXT_FILES = ("LICENSE.txt", "idlelib/*.txt", "idlelib/help.html", "lib2to3/*.txt", "email/*.rst")
 
 _MIN_WORDS = 6
@@ -78,14 +78,16 @@ def python_prose(held_out_percent: int = 6) -> Prose:
     for name, texts in sorted(_documents().items()):
         paragraphs = []
         for paragraph in (paragraph for text in texts for paragraph in prose_paragraphs(text)):
-            words = " ".join(_words(paragraph))
+            words = " ".join(words_of(paragraph))
             if words not in known:
                 known.add(words)
                 paragraphs.append(paragraph)
         is_held_out = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100 < held_out_percent
         (held_out if is_held_out else training).append(paragraphs)
-    runs = {run for paragraphs in training for paragraph in paragraphs for run in _runs(paragraph)}
-    held_out = [[p for p in paragraphs if _share(_runs(p), runs) <= _MAX_KNOWN_SHARE] for paragraphs in held_out]
+    runs = {run for paragraphs in training for paragraph in paragraphs for run in runs_of_words(paragraph)}
+    held_out = [
+        [p for p in paragraphs if _share(runs_of_words(p), runs) <= _MAX_KNOWN_SHARE] for paragraphs in held_out
+    ]
     return Prose(*(["\n".join(document) for document in part if document] for part in (training, held_out)))
 
 
@@ -118,7 +120,7 @@ def _documents() -> dict[str, list[str]]:
     documents = {f"topic {name}": [text] for name, text in _topics()}
     for path in library.rglob("*.py"):
         relative = path.relative_to(library)
-        if not _LEFT_OUT & set(relative.parts):
+        if not LEFT_OUT & set(relative.parts):
             documents[relative.as_posix()] = docstrings(path.read_text(encoding="utf-8", errors="replace"))
     for pattern in _TEXT_FILES:
         for path in library.glob(pattern):
@@ -173,13 +175,13 @@ def _member_docstrings(module: ModuleType) -> list[str]:
     return [inspect.cleandoc(doc) for doc in found if isinstance(doc, str)]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def _runs(paragraph: str) -> set[tuple[str, ...]]:
+def runs_of_words(paragraph: str) -> set[tuple[str, ...]]:
     """The runs of words that tell a paragraph from others; all of it where it is shorter."""
-    words = _words(paragraph)
+    words = words_of(paragraph)
     return {tuple(words[start : start + _RUN_LENGTH]) for start in range(max(1, len(words) - _RUN_LENGTH + 1))}
 
 

@@ -28,7 +28,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prose = Prose([TEXT, TEXT[::-1]], [TEXT.upper()[:900]])
-    monkeypatch.setattr("tiny.autoregressive.python_prose", lambda: prose)
+    monkeypatch.setattr("tiny.prose_corpora.python_prose", lambda: prose)
     output = tmp_path / "run"
     script.main(["--tiny", "--steps", "2", "--batch-size", "2", "--device", "cpu", "--output", str(output)])
     model = perceiver_io.load_model(output / "model")

@@ -39,7 +39,7 @@ def test_the_tiny_model_is_tiny(script: ModuleType) -> None:
 
 def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prose = Prose([TEXT, TEXT[::-1]], [TEXT, TEXT.upper()])
-    monkeypatch.setattr("tiny.language.python_prose", lambda: prose)
+    monkeypatch.setattr("tiny.prose_corpora.python_prose", lambda: prose)
     model, notes = run(script, tmp_path / "run", "--tiny")
     assert model.config == language.CONFIG
     assert notes["data"] == (
@@ -53,7 +53,7 @@ def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, mo
 
 
 def test_going_on_with_a_tiny_model(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tiny.language.python_prose", lambda: Prose([TEXT], [TEXT, TEXT.upper()]))
+    monkeypatch.setattr("tiny.prose_corpora.python_prose", lambda: Prose([TEXT], [TEXT, TEXT.upper()]))
     before, _ = run(script, tmp_path / "first", "--tiny")
     rate = ["--learning-rate", "1e-9", "--weight-decay", "0"]
     after, notes = run(script, tmp_path / "second", "--tiny", "--from", str(tmp_path / "first" / "model"), *rate)

@@ -1,9 +1,9 @@
 """Corpora: texts to learn from with others that are held out, one or several with shares."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perceiver_io.training.data.hub_datasets import HUB_PREFIX
@@ -29,7 +29,13 @@ class Corpus:
     share: float = 1.0
 
 
-def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apart: bool = False) -> list[Corpus]:
+def read_corpora(
+    sources: Sequence[str],
+    column: str = TEXT_COLUMN,
+    *,
+    rows_apart: bool = False,
+    at_hand: Mapping[str, Corpus] | None = None,
+) -> list[Corpus]:
     """Maps sources to corpora, of each of which the last twentieth is held out.
 
     Args:
@@ -37,6 +43,7 @@ def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apar
             A path may also be a data set of Hugging Face's; see `read_documents`.
         column: see `read_documents`.
         rows_apart: see `read_documents`.
+        at_hand: corpora by names that may be given as paths.
 
     Raises:
         ValueError: for a share that is missing, shares that are not numbers above 0 which add up to 1, two corpora of
@@ -47,6 +54,9 @@ def read_corpora(sources: Sequence[str], column: str = TEXT_COLUMN, *, rows_apar
     _check(named)
     corpora = []
     for name, path, share in named:
+        if at_hand and path in at_hand:
+            corpora.append(replace(at_hand[path], name=name, share=share or 1.0))
+            continue
         learned, held_out = split_documents(read_documents(path, column, rows_apart=rows_apart))
         if not held_out:
             raise ValueError(f"{path} has too little text for a twentieth to be held out; give more")
