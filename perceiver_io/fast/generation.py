@@ -11,6 +11,7 @@ through `.data` or by a fused optimiser, counts when the cache is filled anew. T
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.graphs import GraphedCall
-from perceiver_io.fast.linear import apply_linear, product, row_product
+from perceiver_io.fast.linear import apply_linear, in_halves, product, product_in_halves
 from perceiver_io.fast.recorded_steps import recorded_steps
 
 trust(SelfAttention, OwnNormCrossAttention)
@@ -94,11 +95,16 @@ class _Linear(NamedTuple):
 
 
 class _RowLinear(_Linear):
-    """The same for a single row."""
+    """The same for a single row, whose weight and bias are viewed as halves."""
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
-        added = self.bias if residual is None else _sum(residual, self.bias)
-        return _activated(row_product(x, self.weight, added), activation)
+        added = self.bias if residual is None else _sum(residual.view(*self.weight.shape[:2], 1), self.bias)
+        return _activated(product_in_halves(x, self.weight, added).view(1, 1, -1), activation)
+
+
+def _row_linear(layer: nn.Linear) -> _RowLinear:
+    halves = in_halves(layer.weight)
+    return _RowLinear(halves, None if layer.bias is None else layer.bias.view(*halves.shape[:2], 1))
 
 
 class _PackedLinear(_Linear):
@@ -166,30 +172,30 @@ class Plan:
 
     def __init__(self, model: PerceiverAR, blocks: list[_Block], modules: list[nn.Module], dtype: torch.dtype) -> None:
         self.model, self.blocks, self.modules, self.dtype = model, blocks, modules, dtype
-        self.parameters = [
-            (module._parameters, name, parameter)
-            for module in modules
-            for name, parameter in module._parameters.items()
-        ]
         owners = (model, model.self_attends, model.further_cross_attends)
-        self.children = [
-            (module._modules, name, child) for module in (*owners, *modules) for name, child in module._modules.items()
-        ]
+        places = [(module._parameters, name) for module in modules for name in module._parameters]
+        places += [(module._modules, name) for module in (*owners, *modules) for name in module._modules]
+        self.tables, self.names = [table for table, _ in places], [name for _, name in places]
+        self.found = [table[name] for table, name in places]
         self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]
-        self.weights = [parameter for _, _, parameter in self.parameters if parameter is not None]
-        self.versions = _versions(self.weights)
+        self.weights = [found for found in self.found if isinstance(found, nn.Parameter)]
+        self.versioned = [weight for weight in self.weights if not weight.is_inference()]
+        self.written = self._written()
 
     def holds(self, model: PerceiverAR, latents: Tensor) -> bool:
         """Whether the layers are still those of the model, with nothing attached to them."""
         return (
             self.model is model
             and latents.dtype == self.dtype
-            and all(found.get(name) is parameter for found, name, parameter in self.parameters)
-            and all(found.get(name) is child for found, name, child in self.children)
-            and self.versions == _versions(self.weights)
+            and all(map(is_, map(dict.get, self.tables, self.names), self.found))
+            and self.written == self._written()
             and not any(module.training for module in self.dropping)
             and is_untouched(*self.modules)
         )
+
+    def _written(self) -> list[int]:
+        """Where the weights lie, and how often they have been written to."""
+        return [*map(Tensor.data_ptr, self.weights), *map(_VERSION, self.versioned)]
 
     def run(
         self,
@@ -239,6 +245,7 @@ def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
 
 
 _DROPPING = (MLP, Attention, SelfAttention, CrossAttention)
+_VERSION = attrgetter("_version")
 
 
 def _order(model: PerceiverAR) -> list[tuple[int, int, Any]]:
@@ -279,7 +286,7 @@ def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], 
     """How the layers of a model multiply such latents the fastest."""
     has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     if latents.dtype == torch.float32 and len(latents) == 1:
-        return lambda layer: _RowLinear(layer.weight, layer.bias)
+        return _row_linear
     is_served = latents.dtype == torch.float32 or (
         latents.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
@@ -288,11 +295,6 @@ def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], 
         return lambda layer: _Linear(layer.weight, layer.bias)
     pack = torch.ops.mkldnn._reorder_linear_weight
     return lambda layer: _PackedLinear(pack(layer.weight.detach(), len(latents)), layer.bias)
-
-
-def _versions(weights: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Where weights lie, and how often they have been written to."""
-    return [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
