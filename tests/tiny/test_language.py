@@ -52,6 +52,19 @@ def test_the_prose_that_ships_with_python(script: ModuleType, tmp_path: Path, mo
     torch.testing.assert_close(squares, torch.ones(128), atol=0.1, rtol=0)
 
 
+def test_the_prose_among_other_texts(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prose = Prose([TEXT, TEXT[::-1]], [TEXT, TEXT.upper()])
+    monkeypatch.setattr("tiny.prose_corpora.python_prose", lambda: prose)
+    (tmp_path / "more.txt").write_text(TEXT.lower())
+    monkeypatch.chdir(tmp_path)
+    _, notes = run(script, tmp_path / "run", "--tiny", "--data", "python-prose:0.25", "more.txt:0.75")
+    assert notes["data"] == (
+        "python-prose:0.25 more.txt:0.75; the last twentieth is held out; prose that ships with Python, SHA-256 "
+        f"{prose.digest}; other documents are for validation (26,552 and 9,450 bytes)"
+    )
+    assert {"python-prose/accuracy", "more.txt/accuracy"} <= notes["results"].keys()
+
+
 def test_going_on_with_a_tiny_model(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiny.prose_corpora.python_prose", lambda: Prose([TEXT], [TEXT, TEXT.upper()]))
     before, _ = run(script, tmp_path / "first", "--tiny")

@@ -13,7 +13,7 @@ import perceiver_io
 from perceiver_io import LanguageConfig
 from perceiver_io.commands.cli import main
 from perceiver_io.training import mixtures
-from perceiver_io.training.data.corpora import read_corpora
+from perceiver_io.training.data.corpora import Corpus, read_corpora
 from perceiver_io.training.tasks import language
 from tests.small_models import SMALL
 
@@ -54,6 +54,18 @@ def test_a_file_that_is_called_like_a_share_is_a_file(folders: Path) -> None:
     (folders / "a=b:0.5" / "text.txt").write_text("something to read")
     (corpus,) = read_corpora(["a=b:0.5"])
     assert (corpus.name, corpus.share) == ("a=b:0.5", 1.0)
+
+
+def test_a_corpus_at_hand_beside_files(folders: Path) -> None:
+    at_hand = {"own": Corpus(name="own", learned=[b"one", b"two"], held_out=[b"three"])}
+    own, files = read_corpora(["own:0.7", "c4:0.3"], at_hand=at_hand)
+    assert (own.name, own.share, own.learned, own.held_out) == ("own", 0.7, [b"one", b"two"], [b"three"])
+    assert files.name == "c4"
+    assert [corpus.name for corpus in read_corpora(["first=own:0.5", "own:0.5"], at_hand=at_hand)] == ["first", "own"]
+    (folders / "own").mkdir()
+    (folders / "own" / "text.txt").write_text("a folder of the same name")
+    (corpus,) = read_corpora(["./own"], at_hand=at_hand)
+    assert bytes(corpus.learned[0]).startswith(b"a folder")
 
 
 def test_a_data_set_of_hugging_face_beside_files(folders: Path) -> None:
