@@ -62,7 +62,7 @@ def test_the_prose_among_other_texts(script: ModuleType, tmp_path: Path, monkeyp
         "python-prose:0.25 more.txt:0.75; the last twentieth is held out; prose that ships with Python, SHA-256 "
         f"{prose.digest}; other documents are for validation (26,552 and 9,450 bytes)"
     )
-    assert {"python-prose/accuracy", "more.txt/accuracy"} <= notes["results"].keys()
+    assert {"accuracy_python-prose", "accuracy_more.txt"} <= notes["results"].keys()
 
 
 def test_going_on_with_a_tiny_model(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
