@@ -1,10 +1,10 @@
 """Attention of several heads and the MLP, for inference and in part for training.
 
 The formulas are those of `perceiver_io.attention`; the products are `linear`'s. Torch's fused attention on CPUs needs
-equal widths of queries and values; where it does not serve, all heads are one batched product with as many queries as
-keep the scores in the cache, a softmax, and another product. Few and large operations, because the threads of each
-wait for one another, which another process that wants their core prolongs. Not for masks, which the fused kernels
-take, nor for dropout. On GPUs wide heads are two batched products; `choice` decides.
+equal widths of queries and values; where it does not serve, several heads are one batched product with as many queries
+as keep the scores in the cache, a softmax, and another product (`blocks`). Few and large operations, because the
+threads of each wait for one another, which another process that wants their core prolongs. Not for dropout. On GPUs
+wide heads are two batched products; `choice` decides.
 """
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from perceiver_io.attention import MLP, Attention, Cache, Rotations, activate, attend
 from perceiver_io.fast import choice
+from perceiver_io.fast.blocks import attend_in_blocks
 from perceiver_io.fast.gate import are_alike, drops, is_bracketed_freely, is_plain_inference, is_untouched
 from perceiver_io.fast.linear import apply_linear, gated_product, product
-from perceiver_io.fast.products import CACHED_SCORE_BYTES, attend_heads_by_products
+from perceiver_io.fast.products import attend_heads_by_products
 
 # Queries of all heads that attend causally at a time.
 _CAUSAL_ROWS = 128
@@ -100,7 +101,7 @@ def attend_by_choice(
     )
     match choice.choose(call):
         case "blocks":
-            return attend_heads_by_products(query, key, value, mask, CACHED_SCORE_BYTES)
+            return attend_in_blocks(query, key, value, mask)
         case "products":
             return attend_heads_by_products(query, key, value, mask)
         case "fused":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # "products": two batched products (`products`). "blocks": the same for so many heads and queries at a time that their
-# scores stay in a CPU's cache. "fused": torch's fused kernels.
+# scores stay in a CPU's cache (`blocks`). "fused": torch's fused kernels.
 Way = Literal["blocks", "products", "fused"]
 
 # Channels of a head that the fused kernels of a GPU serve well.
@@ -59,15 +59,13 @@ def choose(heads: Heads) -> Way:
 def _choose_on_cpu(heads: Heads) -> Way:
     """Maps a call on a CPU to its way.
 
-    Torch's fused kernel wants equal widths, and what torch does without it looks for rows of nothing even where nothing
-    is masked. In half precision, products with a softmax between are faster than that kernel.
+    Torch's fused kernel wants equal widths, and without it torch takes its time over rows of nothing. In half
+    precision, products with a softmax between are faster than that kernel.
     """
     is_served = heads.qk_channels == heads.v_channels
-    if heads.is_masked:
-        return "fused"
     if heads.is_inference:
         return "fused" if is_served and heads.dtype == torch.float32 else "blocks"
-    return "fused" if is_served else "products"
+    return "fused" if is_served or heads.is_masked else "products"
 
 
 def kind_of(tensor: Tensor) -> str:

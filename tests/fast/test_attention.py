@@ -1,19 +1,56 @@
 """Attention of so many heads and queries at a time that their scores stay in a CPU's cache."""
 
+import math
+
 import pytest
 import torch
 from torch.profiler import profile
 
 from perceiver_io.attention import Attention, attend
-from perceiver_io.fast import accelerate, products, undo_accelerate
+from perceiver_io.fast import accelerate, blocks, undo_accelerate
+
+MASKS = {
+    "none": None,
+    "inputs": torch.arange(11) < torch.tensor([7, 11])[:, None, None],
+    "inputs of all": torch.arange(11)[None, None] != 3,
+    "queries": torch.arange(600)[None, :, None] % 3 > 0,
+    "both": torch.arange(600)[:, None] * torch.tensor([5, 7])[:, None, None] % 11 > torch.arange(11),
+    "nothing": torch.zeros(2, 1, 1, dtype=torch.bool),
+}
 
 
-@pytest.mark.parametrize("num_bytes", [100 * 11 * 4, 11 * 600 * 4, 7 * 11 * 600 * 4, products.CACHED_SCORE_BYTES])
-def test_attention_in_blocks(num_bytes: int) -> None:
+@pytest.mark.parametrize("num_bytes", [1, 11 * 4, 100 * 11 * 4, 4 * 200 * 11 * 4, blocks._SCORE_BYTES])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
+def test_attention_in_blocks(num_bytes: int, mask: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_SCORE_BYTES", num_bytes)
+    monkeypatch.setattr(blocks, "_MOST_SCORE_BYTES", num_bytes)
     query, key, value = torch.randn(1, 3, 600, 6), torch.randn(2, 3, 11, 6), torch.randn(2, 3, 11, 10)
     with torch.inference_mode():
-        attended = products.attend_heads_by_products(query, key, value, max_score_bytes=num_bytes)
-        torch.testing.assert_close(attended, attend(query, key, value))
+        expected = attend(query, key, value, mask)
+        torch.testing.assert_close(blocks.attend_in_blocks(query, key, value, mask), expected)
+        if mask is not None:
+            nothing = ~mask.any(-1).expand(2, 600)[:, None, :, None].expand_as(expected)
+            assert (blocks.attend_in_blocks(query, key, value, mask)[nothing] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("heads", "queries", "inputs", "block"),
+    [
+        (8, 512, 512, (8, 256)),
+        (8, 784, 784, (4, 196)),
+        (16, 2048, 2048, (2, 256)),
+        (8, 256, 50_176, (1, 256)),
+        (8, 2048, 182_528, (1, 171)),
+        (8, 1, 2048, (8, 1)),
+        (8, 300, 2_000_000, (1, 16)),
+    ],
+)
+def test_scores_of_several_heads_stay_in_the_cache(
+    heads: int, queries: int, inputs: int, block: tuple[int, int]
+) -> None:
+    assert blocks._block(heads, queries, 2 * inputs) == block
+    num_bytes = 2 * inputs * math.prod(block)
+    assert num_bytes <= (blocks._SCORE_BYTES if block[0] > 1 else blocks._MOST_SCORE_BYTES)
 
 
 @pytest.mark.parametrize("casts", [False, True])

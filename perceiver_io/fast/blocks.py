@@ -1,0 +1,88 @@
+"""Attention in blocks whose scores stay in a CPU's cache, for inference.
+
+Two products with a softmax between, for some heads and queries at a time, each block in the memory of the one before.
+Keys and values of those heads are stored in full first: of strided ones, as heads are that lie side by side in a row,
+oneDNN makes copies of its own for each product.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Queries at a time: fewer take longer to read the inputs, more do not make the products faster.
+_QUERIES = 256
+# Of the scores of several heads at a time, which stay in the cache; their softmax takes as much again.
+_SCORE_BYTES = 2 * 2**20
+# Of the scores of a single head, which has fewer queries at a time where its inputs are so many.
+_MOST_SCORE_BYTES = 64 * 2**20
+
+
+def attend_in_blocks(
+    query: Float[Tensor, "#batch heads queries qk_channels"],
+    key: Float[Tensor, "#batch heads inputs qk_channels"],
+    value: Float[Tensor, "#batch heads inputs v_channels"],
+    mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
+) -> Float[Tensor, "batch heads queries v_channels"]:
+    """Attends as `perceiver_io.attention.attend` does."""
+    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    heads, inputs = key.shape[1:3]
+    query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value))
+    attended = query.new_empty(*query.shape[:2], value.shape[-1])
+    forbidden = None if mask is None else _Forbidden(mask, heads)
+    num_heads, num_queries = _block(*query.shape[:2], inputs * query.element_size())
+    scores = query.new_empty(num_heads * num_queries * inputs)
+    weights = torch.empty_like(scores)
+    for some in _parts(len(query), num_heads):
+        keys, values = key[some].contiguous().mT, value[some].contiguous()
+        for rows in _parts(query.shape[1], num_queries):
+            queries = query[some, rows]
+            size = *queries.shape[:2], inputs
+            block, softmax = (x[: math.prod(size)].view(size) for x in (scores, weights))
+            torch.bmm(queries, keys, out=block)
+            if forbidden is not None:
+                block.masked_fill_(forbidden.of(some, rows), -torch.inf)
+            torch.softmax(block, -1, out=softmax)
+            torch.bmm(softmax, values, out=attended[some, rows])
+    attended = attended.unflatten(0, (batch, heads))
+    return attended if forbidden is None else attended.masked_fill_(forbidden.everywhere, 0.0)
+
+
+class _Forbidden:
+    """Where a mask forbids attention, for blocks of heads and queries.
+
+    Args:
+        mask: True where a query may attend to an input.
+        heads: of each example.
+
+    Attributes:
+        everywhere: which queries may attend to nothing; `of` lets them attend to all, for softmax to have a value.
+    """
+
+    def __init__(self, mask: Bool[Tensor, "#batch #queries #inputs"], heads: int) -> None:
+        attends = mask.any(-1, keepdim=True)
+        self.everywhere = ~attends[:, None]
+        self._where, self._heads = ~mask & attends, heads
+
+    def of(self, some: slice, rows: slice) -> Bool[Tensor, "#some #rows #inputs"]:
+        """The part for some heads of the batch, and some queries."""
+        where = self._where if self._where.shape[1] == 1 else self._where[:, rows]
+        if len(where) == 1:
+            return where
+        return where[torch.arange(some.start, min(some.stop, len(where) * self._heads)) // self._heads]
+
+
+def _block(heads: int, queries: int, row_bytes: int) -> tuple[int, int]:
+    """How many heads and queries are met at a time, in blocks that are as equal as they can be."""
+    queries = _equal(queries, min(_QUERIES, _MOST_SCORE_BYTES // row_bytes))
+    return _equal(heads, _SCORE_BYTES // (queries * row_bytes)), queries
+
+
+def _equal(number: int, most: int) -> int:
+    """The size of parts of a number that has as few as possible of them."""
+    return math.ceil(number / math.ceil(number / max(1, most)))
+
+
+def _parts(number: int, size: int) -> list[slice]:
+    return [slice(first, first + size) for first in range(0, number, size)]
