@@ -71,22 +71,23 @@ class Ours(Side):
         if self.plain:
             perceiver_io.undo_accelerate(model)
         tensors = {name: torch.from_numpy(array) for name, array in make_inputs(self.case).items()}
-        points = {name: tensors.get(f"{name}_points") for name in ("image", "audio")}
+        return Prepared(run=_without_gradients(lambda: run_ours(model, self.case, tensors)), parameters=parameters)
 
-        def forward() -> Mapping[str, Any]:
-            match self.case.row.preset:
-                case "language":
-                    return {"logits": model(tensors["tokens"])}
-                case "optical-flow":
-                    return {"flow": model(*tensors["frames"].unbind(1))}
-                case "video-autoencoding":
-                    chosen = points if self.case.row.decodes == "chunk" else None
-                    outputs: Mapping[str, Any] = model(tensors["video"], tensors["audio"], points=chosen)
-                    return outputs
-                case _:
-                    return {"logits": model(tensors["images"])}
 
-        return Prepared(run=_without_gradients(forward), parameters=parameters)
+def run_ours(model: Any, case: Case, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Runs our model on a case's inputs."""
+    match case.row.preset:
+        case "language":
+            return {"logits": model(tensors["tokens"])}
+        case "optical-flow":
+            return {"flow": model(*tensors["frames"].unbind(1))}
+        case "video-autoencoding":
+            points = {name: tensors[f"{name}_points"] for name in ("image", "audio")}
+            chosen = points if case.row.decodes == "chunk" else None
+            outputs: Mapping[str, Any] = model(tensors["video"], tensors["audio"], points=chosen)
+            return outputs
+        case _:
+            return {"logits": model(tensors["images"])}
 
 
 @dataclass(frozen=True, kw_only=True)
