@@ -13,10 +13,10 @@ from torch import Tensor
 
 # Queries at a time: fewer take longer to read the inputs, more do not make the products faster.
 _QUERIES = 256
-# Of the scores of several heads at a time, which stay in the cache; their softmax takes as much again.
-_SCORE_BYTES = 2 * 2**20
-# Of the scores of a single head, which has fewer queries at a time where its inputs are so many.
-_MOST_SCORE_BYTES = 64 * 2**20
+# Scores of several heads at a time, which stay in the cache.
+_SCORES = 2**20
+# Scores of a single head, which has fewer queries at a time where its inputs are so many.
+_MOST_SCORES = 2**25
 
 
 def attend_in_blocks(
@@ -26,12 +26,12 @@ def attend_in_blocks(
     mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
 ) -> Float[Tensor, "batch heads queries v_channels"]:
     """Attends as `perceiver_io.attention.attend` does."""
-    (batch,) = torch.broadcast_shapes(query.shape[:1], key.shape[:1])
+    (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (query, key, mask) if x is not None))
     heads, inputs = key.shape[1:3]
     query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value))
     attended = query.new_empty(*query.shape[:2], value.shape[-1])
     forbidden = None if mask is None else _Forbidden(mask, heads)
-    num_heads, num_queries = _block(*query.shape[:2], inputs * query.element_size())
+    num_heads, num_queries = _block(*query.shape[:2], inputs)
     scores = query.new_empty(num_heads * num_queries * inputs)
     weights = torch.empty_like(scores)
     for some in _parts(len(query), num_heads):
@@ -73,10 +73,10 @@ class _Forbidden:
         return where[torch.arange(some.start, min(some.stop, len(where) * self._heads)) // self._heads]
 
 
-def _block(heads: int, queries: int, row_bytes: int) -> tuple[int, int]:
+def _block(heads: int, queries: int, inputs: int) -> tuple[int, int]:
     """How many heads and queries are met at a time, in blocks that are as equal as they can be."""
-    queries = _equal(queries, min(_QUERIES, _MOST_SCORE_BYTES // row_bytes))
-    return _equal(heads, _SCORE_BYTES // (queries * row_bytes)), queries
+    queries = _equal(queries, min(_QUERIES, _MOST_SCORES // inputs))
+    return _equal(heads, _SCORES // (queries * inputs)), queries
 
 
 def _equal(number: int, most: int) -> int:

@@ -19,11 +19,11 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("num_bytes", [1, 11 * 4, 100 * 11 * 4, 4 * 200 * 11 * 4, blocks._SCORE_BYTES])
+@pytest.mark.parametrize("num_scores", [1, 11, 100 * 11, 4 * 200 * 11, blocks._SCORES])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
-def test_attention_in_blocks(num_bytes: int, mask: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "_SCORE_BYTES", num_bytes)
-    monkeypatch.setattr(blocks, "_MOST_SCORE_BYTES", num_bytes)
+def test_attention_in_blocks(num_scores: int, mask: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_SCORES", num_scores)
+    monkeypatch.setattr(blocks, "_MOST_SCORES", num_scores)
     query, key, value = torch.randn(1, 3, 600, 6), torch.randn(2, 3, 11, 6), torch.randn(2, 3, 11, 10)
     with torch.inference_mode():
         expected = attend(query, key, value, mask)
@@ -48,9 +48,8 @@ def test_attention_in_blocks(num_bytes: int, mask: torch.Tensor | None, monkeypa
 def test_scores_of_several_heads_stay_in_the_cache(
     heads: int, queries: int, inputs: int, block: tuple[int, int]
 ) -> None:
-    assert blocks._block(heads, queries, 2 * inputs) == block
-    num_bytes = 2 * inputs * math.prod(block)
-    assert num_bytes <= (blocks._SCORE_BYTES if block[0] > 1 else blocks._MOST_SCORE_BYTES)
+    assert blocks._block(heads, queries, inputs) == block
+    assert inputs * math.prod(block) <= (blocks._SCORES if block[0] > 1 else blocks._MOST_SCORES)
 
 
 @pytest.mark.parametrize("casts", [False, True])
