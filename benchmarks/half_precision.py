@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the script itself")
     arguments = parser.parse_args(argv)
+    if arguments.turns < 1:
+        parser.error(f"--turns ({arguments.turns}) must be at least 1")
 
     import torch
 

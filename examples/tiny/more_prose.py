@@ -4,12 +4,14 @@ python -m examples.tiny.more_prose FOLDER ... --output FILE
 
 A document is a Python file, of which the docstrings are taken, or one of reStructuredText (`.rst`, `.rst.txt`), in any
 of the folders. A paragraph is left out if it is one of the prose that ships with Python, or another's, and also if it
-has five words in a row in common with any document that is held out of that prose: figures of those stay comparable.
+has five words in a row in common with any document that is held out of that prose, markup aside: figures of those stay
+comparable, for models that learn with the Python that the prose is gathered with.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from .python_prose import LEFT_OUT, Prose, docstrings, prose_paragraphs, python_
 _MARKUP = re.compile(r"(?::[\w:+-]+:)?``?~?([^`<]*?)(?:\s*<[^>`]*>)?``?_{0,2}")
 
 
-def more_prose(folders: Iterable[Path], prose: Prose) -> dict[str, str]:
+def more_prose(folders: Iterable[Path], prose: Prose) -> list[str]:
     """Gathers prose beside that of Python.
 
     Args:
@@ -30,23 +32,28 @@ def more_prose(folders: Iterable[Path], prose: Prose) -> dict[str, str]:
         prose: whose paragraphs are left out, and whose held-out documents share no five words in a row with what stays.
 
     Returns:
-        Documents by name, each a paragraph a line; in an order that mixes the folders.
+        Documents, each a paragraph a line; in an order that mixes the folders.
     """
-    known = {_key(paragraph) for document in [*prose.training, *prose.held_out] for paragraph in document.splitlines()}
-    held_out = {
-        run for document in prose.held_out for paragraph in document.splitlines() for run in runs_of_words(paragraph)
-    }
-    documents = {}
+    known = {_key(paragraph) for paragraph in _paragraphs([*prose.training, *prose.held_out])}
+    held_out = {run for paragraph in _paragraphs(prose.held_out) for run in runs_of_words(paragraph)}
+    documents = []
     texts = ((path.relative_to(folder.parent).as_posix(), path) for folder in folders for path in _files(folder))
-    for name, path in sorted(texts, key=lambda text: hashlib.sha256(text[0].encode()).digest()):
+    for _, path in sorted(texts, key=lambda text: hashlib.sha256(os.fsencode(text[0])).digest()):
         paragraphs = []
         for paragraph in (paragraph for text in _texts(path) for paragraph in prose_paragraphs(plain_text(text))):
             if _key(paragraph) not in known and not runs_of_words(paragraph) & held_out:
                 known.add(_key(paragraph))
                 paragraphs.append(paragraph)
         if paragraphs:
-            documents[name] = "\n".join(paragraphs)
+            documents.append("\n".join(paragraphs))
     return documents
+
+
+def _paragraphs(documents: Iterable[str]) -> Iterator[str]:
+    """The paragraphs of documents, as they are and without markup."""
+    for document in documents:
+        yield from document.splitlines()
+        yield from map(plain_text, document.splitlines())
 
 
 def plain_text(text: str) -> str:
@@ -56,7 +63,8 @@ def plain_text(text: str) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        if path.name.endswith((".py", ".rst", ".rst.txt")) and not LEFT_OUT & set(path.relative_to(folder).parts):
+        is_document = path.name.endswith((".py", ".rst", ".rst.txt")) and path.is_file()
+        if is_document and not LEFT_OUT & set(path.relative_to(folder).parts):
             yield path
 
 
@@ -81,9 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.output.exists():
         parser.error(f"{arguments.output} exists; choose another --output")
     documents = more_prose(arguments.folders, python_prose())
+    if not documents:
+        parser.error("the folders hold no prose that is new; name some with Python files or reStructuredText")
     with new_file(arguments.output) as path:
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents.values()), encoding="utf-8")
-    print(f"{len(documents):,} documents, {sum(map(len, documents.values())):,} characters: {arguments.output}")
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
+    print(f"{len(documents):,} documents, {sum(map(len, documents)):,} characters: {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def read_prose_corpora(
     """Maps `--data` to corpora and to what is said of them in the notes of a run.
 
     Args:
-        arguments: with `data`, sources as `read_corpora` takes them, of which one may be `python-prose`; None for that.
+        arguments: with `data`, sources as `read_corpora` takes them, of which one may be `python-prose`; None for that
+            alone.
         held_out: the documents of the prose that are not learned from.
         use: what those are for.
         rows_apart: see `read_documents`.
@@ -25,11 +26,15 @@ def read_prose_corpora(
     Raises:
         ValueError, OSError, ImportError: see `read_corpora`.
     """
-    sources = arguments.data or [PROSE]
-    at_hand, notes = {}, [describe_corpora(arguments.data)] if arguments.data else []
-    if any(PROSE in source for source in sources):
+
+    def own() -> Corpus:
         prose = python_prose()
         learned, others = ([text.encode() for text in part] for part in (prose.training, held_out(prose)))
-        at_hand[PROSE] = Corpus(name=PROSE, learned=learned, held_out=others)
-        notes.append(f"prose that ships with Python, SHA-256 {prose.digest}; other documents are {use}")
-    return read_corpora(sources, arguments.text_column, rows_apart=rows_apart, at_hand=at_hand), "; ".join(notes)
+        note = f"prose that ships with Python, SHA-256 {prose.digest}; other documents are {use}"
+        return Corpus(name=PROSE, learned=learned, held_out=others, note=note)
+
+    if arguments.data is None:
+        corpus = own()
+        return [corpus], corpus.note
+    corpora = read_corpora(arguments.data, arguments.text_column, rows_apart=rows_apart, at_hand={PROSE: own})
+    return corpora, describe_corpora(arguments.data, corpora)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-# Folders of the standard library that are not part of it, or are left out by distributors.
+# Folders of the standard library that are not part of it, or are left out by distributors; of packages, their tests.
 LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data"}
 _TEXT_FILES = ("LICENSE.txt", "idlelib/*.txt", "idlelib/help.html", "lib2to3/*.txt", "email/*.rst")
 
@@ -106,7 +106,7 @@ def docstrings(source: str) -> list[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old escapes and the like
             tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
@@ -176,6 +176,7 @@ def _member_docstrings(module: ModuleType) -> list[str]:
 
 
 def words_of(text: str) -> list[str]:
+    """The words by which texts are told apart."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 

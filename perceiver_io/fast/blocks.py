@@ -1,4 +1,4 @@
-"""Attention in blocks whose scores stay in a CPU's cache, for inference.
+"""Attention in blocks, so that scores stay in a CPU's cache where they can, for inference.
 
 Two products with a softmax between, for some heads and queries at a time, each block in the memory of the one before.
 Keys and values of those heads are stored in full first: of strided ones, as heads are that lie side by side in a row,
@@ -16,7 +16,7 @@ _QUERIES = 256
 # Scores of several heads at a time, which stay in the cache.
 _SCORES = 2**20
 # Scores of a single head, which has fewer queries at a time where its inputs are so many.
-_MOST_SCORES = 2**25
+_MOST_SCORES = 2**24
 
 
 def attend_in_blocks(
@@ -25,7 +25,10 @@ def attend_in_blocks(
     value: Float[Tensor, "#batch heads inputs v_channels"],
     mask: Bool[Tensor, "#batch #queries #inputs"] | None = None,
 ) -> Float[Tensor, "batch heads queries v_channels"]:
-    """Attends as `perceiver_io.attention.attend` does."""
+    """Attends as `perceiver_io.attention.attend` does; nothing may be empty.
+
+    In half precision scores are rounded before their softmax, as in any attention by two products.
+    """
     (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (query, key, mask) if x is not None))
     heads, inputs = key.shape[1:3]
     query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value))
@@ -38,13 +41,14 @@ def attend_in_blocks(
         keys, values = key[some].contiguous().mT, value[some].contiguous()
         for rows in _parts(query.shape[1], num_queries):
             queries = query[some, rows]
-            size = *queries.shape[:2], inputs
-            block, softmax = (x[: math.prod(size)].view(size) for x in (scores, weights))
-            torch.bmm(queries, keys, out=block)
+            size = (queries.shape[0], queries.shape[1], inputs)
+            some_scores = scores[: math.prod(size)].view(size)
+            some_weights = weights[: math.prod(size)].view(size)
+            torch.bmm(queries, keys, out=some_scores)
             if forbidden is not None:
-                block.masked_fill_(forbidden.of(some, rows), -torch.inf)
-            torch.softmax(block, -1, out=softmax)
-            torch.bmm(softmax, values, out=attended[some, rows])
+                some_scores.masked_fill_(forbidden.of(some, rows), -torch.inf)
+            torch.softmax(some_scores, -1, out=some_weights)
+            torch.bmm(some_weights, values, out=attended[some, rows])
     attended = attended.unflatten(0, (batch, heads))
     return attended if forbidden is None else attended.masked_fill_(forbidden.everywhere, 0.0)
 
@@ -70,18 +74,20 @@ class _Forbidden:
         where = self._where if self._where.shape[1] == 1 else self._where[:, rows]
         if len(where) == 1:
             return where
-        return where[torch.arange(some.start, min(some.stop, len(where) * self._heads)) // self._heads]
+        numbers = torch.arange(some.start, min(some.stop, len(where) * self._heads), device=where.device)
+        return where[numbers // self._heads]
 
 
 def _block(heads: int, queries: int, inputs: int) -> tuple[int, int]:
-    """How many heads and queries are met at a time, in blocks that are as equal as they can be."""
+    """Numbers of heads and of queries in a block; blocks are as equal as they can be."""
     queries = _equal(queries, min(_QUERIES, _MOST_SCORES // inputs))
     return _equal(heads, _SCORES // (queries * inputs)), queries
 
 
 def _equal(number: int, most: int) -> int:
-    """The size of parts of a number that has as few as possible of them."""
-    return math.ceil(number / math.ceil(number / max(1, most)))
+    """The size of the parts where a number has as few as possible, none of them above `most`."""
+    num_parts = math.ceil(number / max(1, most))
+    return math.ceil(number / num_parts)
 
 
 def _parts(number: int, size: int) -> list[slice]:

@@ -59,12 +59,14 @@ def choose(heads: Heads) -> Way:
 def _choose_on_cpu(heads: Heads) -> Way:
     """Maps a call on a CPU to its way.
 
-    Torch's fused kernel wants equal widths, and without it torch takes its time over rows of nothing. In half
-    precision, products with a softmax between are faster than that kernel.
+    Torch's fused kernel wants equal widths, and without it torch takes its time over rows of nothing. In bfloat16,
+    products with a softmax between are faster than that kernel; in float16 they take several times as long as what
+    torch does for any widths.
     """
     is_served = heads.qk_channels == heads.v_channels
     if heads.is_inference:
-        return "fused" if is_served and heads.dtype == torch.float32 else "blocks"
+        is_fused = heads.dtype == torch.float16 or (is_served and heads.dtype != torch.bfloat16)
+        return "fused" if is_fused else "blocks"
     return "fused" if is_served or heads.is_masked else "products"
 
 

@@ -156,7 +156,7 @@ def _is_itself(module: nn.Module) -> bool:
         and _REPLACED.isdisjoint(own)
         and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
         and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
-        and not (kind is nn.LayerNorm and any(part is None for part in own["_parameters"].values()))
+        and not (kind is nn.LayerNorm and any(own["_parameters"].get(name) is None for name in ("weight", "bias")))
     )
 
 

@@ -11,7 +11,7 @@ through `.data` or by a fused optimiser, counts when the cache is filled anew. T
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from perceiver_io.autoregressive.cache import Cache
 from perceiver_io.autoregressive.model import PerceiverAR
 from perceiver_io.fast.gate import are_alike, drops, is_plain_inference, is_untouched, trust
 from perceiver_io.fast.graphs import GraphedCall
-from perceiver_io.fast.linear import apply_linear, in_halves, product, product_in_halves
+from perceiver_io.fast.linear import apply_linear, in_halves, product
 from perceiver_io.fast.recorded_steps import recorded_steps
 
 trust(SelfAttention, OwnNormCrossAttention)
@@ -84,6 +84,10 @@ class FastPerceiverAR(GraphedCall, PerceiverAR):
         return product(latents, self.embedding.weight, self.output_bias if self.config.output_bias else None)
 
 
+# A linear layer of either of the kinds below: of a row, what is added to the result, and an activation.
+_Product = Callable[..., Tensor]
+
+
 class _Linear(NamedTuple):
     """A linear layer, then an activation or the addition of a residual."""
 
@@ -94,17 +98,27 @@ class _Linear(NamedTuple):
         return _activated(_sum(F.linear(x, self.weight, self.bias), residual), activation)
 
 
-class _RowLinear(_Linear):
-    """The same for a single row, whose weight and bias are viewed as halves."""
+class _RowLinear(NamedTuple):
+    """The same for a single row [1, 1, width], as `linear.row_product`, with all views made once.
+
+    They are views of the memory, not of the parameter, which PyTorch could then not swap for another.
+    """
+
+    halves: Tensor
+    bias: Tensor | None
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
-        added = self.bias if residual is None else _sum(residual.view(*self.weight.shape[:2], 1), self.bias)
-        return _activated(product_in_halves(x, self.weight, added).view(1, 1, -1), activation)
+        parts, rows, width = self.halves.shape
+        # Strides as in `row_product`: of a column with others MKL takes five times as long.
+        column = x.as_strided((parts, width, 1), (0, 1, width))
+        added = self.bias if residual is None else _sum(residual.view(parts, rows, 1), self.bias)
+        product = torch.bmm(self.halves, column) if added is None else torch.baddbmm(added, self.halves, column)
+        return _activated(product.view(1, 1, -1), activation)
 
 
 def _row_linear(layer: nn.Linear) -> _RowLinear:
-    halves = in_halves(layer.weight)
-    return _RowLinear(halves, None if layer.bias is None else layer.bias.view(*halves.shape[:2], 1))
+    halves = in_halves(layer.weight.data)
+    return _RowLinear(halves, None if layer.bias is None else layer.bias.data.view(*halves.shape[:2], 1))
 
 
 class _PackedLinear(_Linear):
@@ -146,18 +160,18 @@ class _Block:
     kind: int
     query_norm: _Norm
     input_norm: _Norm | None  # None: inputs are the queries
-    query: _Linear
-    key: _Linear
-    value: _Linear
-    output: _Linear
+    query: _Product
+    key: _Product
+    value: _Product
+    output: _Product
     heads: int
     has_residual: bool
     is_rotary: bool
     mlp_norm: _Norm
-    hidden: _Linear
+    hidden: _Product
     activation: tuple[str, str]
     squares: bool
-    mlp_output: _Linear
+    mlp_output: _Product
     keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -173,13 +187,13 @@ class Plan:
     def __init__(self, model: PerceiverAR, blocks: list[_Block], modules: list[nn.Module], dtype: torch.dtype) -> None:
         self.model, self.blocks, self.modules, self.dtype = model, blocks, modules, dtype
         owners = (model, model.self_attends, model.further_cross_attends)
+        # All that the layers consist of, by where it is looked up.
         places = [(module._parameters, name) for module in modules for name in module._parameters]
         places += [(module._modules, name) for module in (*owners, *modules) for name in module._modules]
         self.tables, self.names = [table for table, _ in places], [name for _, name in places]
         self.found = [table[name] for table, name in places]
         self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]
-        self.weights = [found for found in self.found if isinstance(found, nn.Parameter)]
-        self.versioned = [weight for weight in self.weights if not weight.is_inference()]
+        self.weights = [found for found in self.found if isinstance(found, Tensor)]
         self.written = self._written()
 
     def holds(self, model: PerceiverAR, latents: Tensor) -> bool:
@@ -193,9 +207,10 @@ class Plan:
             and is_untouched(*self.modules)
         )
 
-    def _written(self) -> list[int]:
+    def _written(self) -> list[Any]:
         """Where the weights lie, and how often they have been written to."""
-        return [*map(Tensor.data_ptr, self.weights), *map(_VERSION, self.versioned)]
+        versions = [0 if weight.is_inference() else weight._version for weight in self.weights]
+        return [*map(Tensor.data_ptr, self.weights), *map(Tensor.stride, self.weights), *versions]
 
     def run(
         self,
@@ -245,7 +260,6 @@ def make_plan(model: PerceiverAR, latents: Tensor, cache: Cache) -> Plan | None:
 
 
 _DROPPING = (MLP, Attention, SelfAttention, CrossAttention)
-_VERSION = attrgetter("_version")
 
 
 def _order(model: PerceiverAR) -> list[tuple[int, int, Any]]:
@@ -282,7 +296,7 @@ def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: A
     )
 
 
-def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], _Linear]:
+def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], _Product]:
     """How the layers of a model multiply such latents the fastest."""
     has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     if latents.dtype == torch.float32 and len(latents) == 1:

@@ -47,27 +47,17 @@ def row_product(
     weight: Float[Tensor, "out_features in_features"],
     added: Float[Tensor, "*#ones out_features"] | None = None,
 ) -> Float[Tensor, "*ones out_features"]:
-    """Maps a single row to `x weightᵀ + added`."""
+    """Maps a single row to `x weightᵀ + added`, as a batch of two products: one for each half of the weight."""
     halves = in_halves(weight)
-    added = None if added is None else added.reshape(*halves.shape[:2], 1)
-    return product_in_halves(x, halves, added).view(*x.shape[:-1], -1)
+    column = x.reshape(1, -1).t().expand(halves.shape[0], -1, -1)
+    if added is None:
+        return torch.bmm(halves, column).view(*x.shape[:-1], -1)
+    return torch.baddbmm(added.reshape(*halves.shape[:2], 1), halves, column).view(*x.shape[:-1], -1)
 
 
 def in_halves(weight: Float[Tensor, "out_features in_features"]) -> Float[Tensor, "parts rows in_features"]:
-    """Views a weight as the halves that `product_in_halves` multiplies by; an odd number of rows as one part."""
+    """Views a weight as two halves; an odd number of rows as one part."""
     return weight.view(1 if weight.shape[0] % 2 else 2, -1, weight.shape[1])
-
-
-def product_in_halves(
-    x: Float[Tensor, "*ones in_features"],
-    halves: Float[Tensor, "parts rows in_features"],
-    added: Float[Tensor, "parts rows 1"] | None = None,
-) -> Float[Tensor, "parts rows 1"]:
-    """Maps a single row to `x weightᵀ + added`, as a batch of two products: one for each half of the weight."""
-    parts, _, width = halves.shape
-    # Of a column with other strides, though it is the same one, MKL takes five times as long.
-    column = x.as_strided((parts, width, 1), (0, x.stride(-1), width))
-    return torch.bmm(halves, column) if added is None else torch.baddbmm(added, halves, column)
 
 
 def gated_product(

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils import swap_tensors
 
 import perceiver_io
 from perceiver_io.fast import generation
@@ -52,11 +54,14 @@ def test_hooks_are_called() -> None:
     assert not is_in_use(steps(model)[1]) and len(called) == 8
 
 
-def test_what_changes_between_steps_counts() -> None:
+@pytest.mark.parametrize("makes_inference_tensors", [False, True])
+def test_what_changes_between_steps_counts(makes_inference_tensors: bool) -> None:
     changes: list[Any] = [
         lambda block: setattr(block.mlp.hidden, "weight", nn.Parameter(block.mlp.hidden.weight * 2)),
         lambda block: block.mlp.hidden.weight.data.mul_(2),
         lambda block: setattr(block, "mlp", copy.deepcopy(block.mlp).requires_grad_(False)),
+        lambda block: setattr(block.attention.query.weight, "data", block.attention.query.weight.data.T),
+        lambda block: swap_tensors(block.mlp.hidden.weight, nn.Parameter(block.mlp.hidden.weight * 2)),
         lambda block: block.mlp.register_forward_hook(lambda *results: results[-1] * 2),
         lambda block: nn.utils.parametrizations.weight_norm(block.mlp.hidden),
     ]
@@ -67,9 +72,28 @@ def test_what_changes_between_steps_counts() -> None:
         for _ in range(3):
             next(runs[0]), next(runs[1])
         for m in (model, plain):
-            change(m.self_attends[0])
+            with torch.inference_mode(makes_inference_tensors):
+                change(m.self_attends[0])
         next(runs[0]), next(runs[1])
         assert torch.allclose(runs[0].logits, runs[1].logits, atol=1e-5)
+
+
+def test_weights_that_are_no_parameters_count() -> None:
+    model = fast_model()
+    plain = perceiver_io.undo_accelerate(copy.deepcopy(model))
+    state = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for batch in (1, 2):
+        tokens, caches = torch.randint(6, 20, (batch, 5)), [m.new_cache() for m in (model, plain)]
+        for step in range(5):
+            if step == 3:
+                state["self_attends.0.mlp.hidden.weight"].mul_(2)
+            seen = tokens if step == 0 else tokens[:, -1:]
+            with torch.inference_mode():
+                ours, theirs = (
+                    functional_call(m, state, (seen,), {"cache": cache})
+                    for m, cache in zip((model, plain), caches, strict=True)
+                )
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["rotary", "more_cross_attends"])

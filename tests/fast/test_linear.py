@@ -1,11 +1,13 @@
 """Products by oneDNN, and affine maps."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, gated_product, product
+from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, gated_product, product, row_product
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what reading the flags says on any machine
@@ -37,6 +39,16 @@ def test_bfloat16_is_rounded_once(activation: str) -> None:
         assert result.dtype == torch.bfloat16
         errors[enabled] = (result.double() - exact).square().mean().sqrt().item()
     assert errors[True] <= 1.01 * errors[False] < 0.02 * exact.std().item()
+
+
+@pytest.mark.parametrize("outputs", [1, 5, 6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_row_must_be_as_wide_as_the_weight(outputs: int, bias: bool) -> None:
+    shift = torch.randn(outputs) if bias else None
+    unchecked = inspect.unwrap(row_product)  # tests look at shapes on the way in
+    for row in (torch.randn(1, 8), torch.randn(2, 6)[:1]):
+        with pytest.raises(RuntimeError, match="size"):
+            unchecked(row, torch.randn(outputs, 7), shift)
 
 
 @pytest.mark.parametrize("outputs", [1, 5, 6])

@@ -156,6 +156,7 @@ def test_the_choice_is_what_was_measured(
     serves = qk_channels == v_channels  # torch's fused kernel, which is the fastest in float32 alone
     if is_inference:
         assert on_cpu == ("fused" if serves and dtype == torch.float32 else "blocks")
+        assert choose(call._replace(device="cpu", dtype=torch.float16)) == "fused"
     else:
         assert on_cpu == ("fused" if serves or is_masked else "products")
     assert choose(call._replace(device="mps")) == "fused"

@@ -59,8 +59,8 @@ def test_the_prose_among_other_texts(script: ModuleType, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     _, notes = run(script, tmp_path / "run", "--tiny", "--data", "python-prose:0.25", "more.txt:0.75")
     assert notes["data"] == (
-        "python-prose:0.25 more.txt:0.75; the last twentieth is held out; prose that ships with Python, SHA-256 "
-        f"{prose.digest}; other documents are for validation (26,552 and 9,450 bytes)"
+        f"python-prose:0.25 more.txt:0.75; python-prose: prose that ships with Python, SHA-256 {prose.digest}; other "
+        "documents are for validation; more.txt: the last twentieth is held out (26,552 and 9,450 bytes)"
     )
     assert {"accuracy_python-prose", "accuracy_more.txt"} <= notes["results"].keys()
 

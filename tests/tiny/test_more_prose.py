@@ -30,8 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_known_or_nearly_held_out_is_left_out(folder: Path) -> None:
     documents = more_prose.more_prose([folder / "docs", folder / "package"], PROSE)
-    assert set(documents) <= {"docs/a.rst", "docs/b.rst.txt", "package/module.py"}
-    paragraphs = sorted(paragraph for text in documents.values() for paragraph in text.splitlines())
+    paragraphs = sorted(paragraph for text in documents for paragraph in text.splitlines())
     assert paragraphs == [
         "A module says what it has in it.",
         "Nothing is in common with them here.",
@@ -44,6 +43,28 @@ def test_four_words_in_common_are_none_in_five(tmp_path: Path) -> None:
     prose = Prose([], ["Streams are read and written by callbacks."])
     assert len(more_prose.more_prose([tmp_path], prose)) == 1
     assert not more_prose.more_prose([tmp_path], Prose([], ["They are read and written without callbacks."]))
+
+
+def test_markup_hides_nothing_that_is_known_or_held_out(tmp_path: Path) -> None:
+    marked = "Works just like :func:`open` does with text."
+    (tmp_path / "a.rst").write_text(marked, encoding="utf-8")
+    assert not more_prose.more_prose([tmp_path], Prose([], [marked]))
+    assert not more_prose.more_prose([tmp_path], Prose([marked], []))
+    assert more_prose.more_prose([tmp_path], Prose([], []))
+
+
+def test_files_of_one_name_are_all_gathered(tmp_path: Path) -> None:
+    for number, text in enumerate(("The first of them has this to say.", "And that is what the second says.")):
+        (tmp_path / str(number) / "docs").mkdir(parents=True)
+        (tmp_path / str(number) / "docs" / "index.rst").write_text(text, encoding="utf-8")
+    documents = more_prose.more_prose([tmp_path / "0" / "docs", tmp_path / "1" / "docs"], Prose([], []))
+    assert len(documents) == 2
+
+
+def test_what_only_looks_like_a_document_is_passed_by(folder: Path) -> None:
+    (folder / "docs" / "highlight.py").mkdir()
+    (folder / "docs" / "broken.rst").symlink_to("nowhere")
+    assert len(more_prose.more_prose([folder / "docs"], PROSE)) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,12 +97,26 @@ def test_it_is_written_as_lines_of_json(
 
 
 @pytest.mark.parametrize(
-    ("folder_name", "message"), [("nowhere", "is not a folder"), ("docs", "exists; choose another")]
+    ("folder_name", "output_name", "message"),
+    [
+        ("nowhere", "new.jsonl", "is not a folder"),
+        ("docs", "taken.jsonl", "exists; choose another"),
+        ("empty", "new.jsonl", "hold no prose that is new"),
+    ],
 )
-def test_bad_input_says_so(folder: Path, folder_name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    output = folder / "taken.jsonl"
-    output.write_text("kept", encoding="utf-8")
+def test_bad_input_says_so(
+    folder: Path,
+    folder_name: str,
+    output_name: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(more_prose, "python_prose", lambda: PROSE)
+    (folder / "empty").mkdir()
+    (folder / "taken.jsonl").write_text("kept", encoding="utf-8")
     with pytest.raises(SystemExit):
-        more_prose.main([str(folder / folder_name), "--output", str(output)])
+        more_prose.main([str(folder / folder_name), "--output", str(folder / output_name)])
     assert message in capsys.readouterr().err
-    assert output.read_text(encoding="utf-8") == "kept"
+    assert (folder / "taken.jsonl").read_text(encoding="utf-8") == "kept"
+    assert not (folder / "new.jsonl").exists()

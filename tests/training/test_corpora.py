@@ -13,7 +13,7 @@ import perceiver_io
 from perceiver_io import LanguageConfig
 from perceiver_io.commands.cli import main
 from perceiver_io.training import mixtures
-from perceiver_io.training.data.corpora import Corpus, read_corpora
+from perceiver_io.training.data.corpora import Corpus, describe_corpora, read_corpora
 from perceiver_io.training.tasks import language
 from tests.small_models import SMALL
 
@@ -57,14 +57,21 @@ def test_a_file_that_is_called_like_a_share_is_a_file(folders: Path) -> None:
 
 
 def test_a_corpus_at_hand_beside_files(folders: Path) -> None:
-    at_hand = {"own": Corpus(name="own", learned=[b"one", b"two"], held_out=[b"three"])}
+    at_hand = {"own": lambda: Corpus(name="own", learned=[b"one", b"two"], held_out=[b"three"], note="one is left")}
     own, files = read_corpora(["own:0.7", "c4:0.3"], at_hand=at_hand)
     assert (own.name, own.share, own.learned, own.held_out) == ("own", 0.7, [b"one", b"two"], [b"three"])
     assert files.name == "c4"
+    sources = ["own:0.7", "c4:0.3"]
+    assert (
+        describe_corpora(sources, [own, files])
+        == "own:0.7 c4:0.3; own: one is left; c4: the last twentieth is held out"
+    )
+    assert describe_corpora(["own"], [own]) == "own; one is left"
+    assert describe_corpora(["c4"], [files]) == "c4; the last twentieth is held out"
     assert [corpus.name for corpus in read_corpora(["first=own:0.5", "own:0.5"], at_hand=at_hand)] == ["first", "own"]
     (folders / "own").mkdir()
     (folders / "own" / "text.txt").write_text("a folder of the same name")
-    (corpus,) = read_corpora(["./own"], at_hand=at_hand)
+    (corpus,) = read_corpora(["own"], at_hand=at_hand)
     assert bytes(corpus.learned[0]).startswith(b"a folder")
 
 

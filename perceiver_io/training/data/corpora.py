@@ -1,7 +1,7 @@
 """Corpora: texts to learn from with others that are held out, one or several with shares."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,14 @@ class Corpus:
         learned: documents to learn from.
         held_out: others.
         share: of the examples of a run.
+        note: for the notes of a run, which others are held out.
     """
 
     name: str
     learned: Sequence[Document]
     held_out: Sequence[Document]
     share: float = 1.0
+    note: str = "the last twentieth is held out"
 
 
 def read_corpora(
@@ -34,16 +36,16 @@ def read_corpora(
     column: str = TEXT_COLUMN,
     *,
     rows_apart: bool = False,
-    at_hand: Mapping[str, Corpus] | None = None,
+    at_hand: Mapping[str, Callable[[], Corpus]] | None = None,
 ) -> list[Corpus]:
-    """Maps sources to corpora, of each of which the last twentieth is held out.
+    """Maps sources to corpora, of each of which the last twentieth is held out if it is read.
 
     Args:
         sources: each is `PATH`, or `NAME=PATH:SHARE`, in which the name may be left out, and the share of an only one.
             A path may also be a data set of Hugging Face's; see `read_documents`.
         column: see `read_documents`.
         rows_apart: see `read_documents`.
-        at_hand: corpora by names that may be given as paths.
+        at_hand: makes corpora, by names that may be given as paths; a file or folder of the name is that.
 
     Raises:
         ValueError: for a share that is missing, shares that are not numbers above 0 which add up to 1, two corpora of
@@ -54,8 +56,8 @@ def read_corpora(
     _check(named)
     corpora = []
     for name, path, share in named:
-        if at_hand and path in at_hand:
-            corpora.append(replace(at_hand[path], name=name, share=share or 1.0))
+        if at_hand and path in at_hand and not Path(path).exists():
+            corpora.append(replace(at_hand[path](), name=name, share=share or 1.0))
             continue
         learned, held_out = split_documents(read_documents(path, column, rows_apart=rows_apart))
         if not held_out:
@@ -64,9 +66,12 @@ def read_corpora(
     return corpora
 
 
-def describe_corpora(sources: Sequence[str]) -> str:
-    """Maps sources to what is said of the data in the notes of a run."""
-    return f"{' '.join(map(str, sources))}; the last twentieth is held out"
+def describe_corpora(sources: Sequence[str], corpora: Sequence[Corpus]) -> str:
+    """Maps sources, and what was read from them, to what is said of the data in the notes of a run."""
+    notes = {corpus.name: corpus.note for corpus in corpora}
+    if len(set(notes.values())) == 1:
+        return f"{' '.join(sources)}; {corpora[0].note}"
+    return "; ".join([" ".join(sources), *(f"{name}: {note}" for name, note in notes.items())])
 
 
 @contextmanager

@@ -27,7 +27,7 @@ FINE_TUNING_RECIPE = FlatThenCosineRecipe(
 def prepare(arguments: argparse.Namespace, config: PerceiverARConfig) -> Material:
     """Maps `--data` to windows of its documents, of each of whose texts the last twentieth is held out."""
     corpora = read_corpora(arguments.data, arguments.text_column, rows_apart=True)
-    return material(config, corpora, describe_corpora(arguments.data))
+    return material(config, corpora, describe_corpora(arguments.data, corpora))
 
 
 def material(config: PerceiverARConfig, corpora: Sequence[Corpus], description: str) -> Material:

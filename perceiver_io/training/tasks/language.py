@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments: argparse.Namespace, config: LanguageConfig) -> Material:
     """Maps `--data` to windows of its texts, of each of which the last twentieth is held out."""
     corpora = read_corpora(arguments.data, arguments.text_column)
-    return material(config, corpora, describe_corpora(arguments.data), arguments.workers)
+    return material(config, corpora, describe_corpora(arguments.data, corpora), arguments.workers)
 
 
 def material(
