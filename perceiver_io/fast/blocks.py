@@ -34,7 +34,7 @@ def attend_in_blocks(
     query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value))
     attended = query.new_empty(*query.shape[:2], value.shape[-1])
     forbidden = None if mask is None else _Forbidden(mask, heads)
-    num_heads, num_queries = _block(*query.shape[:2], inputs)
+    num_heads, num_queries = _block(query.shape[0], query.shape[1], inputs)
     scores = query.new_empty(num_heads * num_queries * inputs)
     weights = torch.empty_like(scores)
     for some in _parts(len(query), num_heads):
