@@ -84,10 +84,6 @@ class FastPerceiverAR(GraphedCall, PerceiverAR):
         return product(latents, self.embedding.weight, self.output_bias if self.config.output_bias else None)
 
 
-# A linear layer of either of the kinds below: of a row, what is added to the result, and an activation.
-_Product = Callable[..., Tensor]
-
-
 class _Linear(NamedTuple):
     """A linear layer, then an activation or the addition of a residual."""
 
@@ -132,6 +128,9 @@ class _PackedLinear(_Linear):
         return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, self.bias, name, [], variant)
 
 
+_AnyLinear = _Linear | _RowLinear
+
+
 def _sum(x: Tensor, y: Tensor | None) -> Tensor:
     return x if y is None else x + y
 
@@ -160,18 +159,18 @@ class _Block:
     kind: int
     query_norm: _Norm
     input_norm: _Norm | None  # None: inputs are the queries
-    query: _Product
-    key: _Product
-    value: _Product
-    output: _Product
+    query: _AnyLinear
+    key: _AnyLinear
+    value: _AnyLinear
+    output: _AnyLinear
     heads: int
     has_residual: bool
     is_rotary: bool
     mlp_norm: _Norm
-    hidden: _Product
+    hidden: _AnyLinear
     activation: tuple[str, str]
     squares: bool
-    mlp_output: _Product
+    mlp_output: _AnyLinear
     keep: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -188,7 +187,9 @@ class Plan:
         self.model, self.blocks, self.modules, self.dtype = model, blocks, modules, dtype
         owners = (model, model.self_attends, model.further_cross_attends)
         # All that the layers consist of, by where it is looked up.
-        places = [(module._parameters, name) for module in modules for name in module._parameters]
+        places: list[tuple[Any, str]] = [
+            (module._parameters, name) for module in modules for name in module._parameters
+        ]
         places += [(module._modules, name) for module in (*owners, *modules) for name in module._modules]
         self.tables, self.names = [table for table, _ in places], [name for _, name in places]
         self.found = [table[name] for table, name in places]
@@ -296,7 +297,7 @@ def _as_block(kind: int, index: int, block: Any, num_rotary: int | None, keep: A
     )
 
 
-def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], _Product]:
+def _kind_of_linear(latents: Tensor, model: nn.Module) -> Callable[[nn.Linear], _AnyLinear]:
     """How the layers of a model multiply such latents the fastest."""
     has_onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     if latents.dtype == torch.float32 and len(latents) == 1:
