@@ -1,8 +1,8 @@
 """Attention in blocks, so that scores stay in a CPU's cache where they can, for inference.
 
 Two products with a softmax between, for some heads and queries at a time, each block in the memory of the one before.
-Keys and values of those heads are stored in full first: of strided ones, as heads are that lie side by side in a row,
-oneDNN makes copies of its own for each product.
+In bfloat16, keys and values of those heads are stored in full first: of strided ones, as heads are that lie side by
+side in a row, oneDNN makes copies of its own for each product.
 """
 
 import math
@@ -38,17 +38,19 @@ def attend_in_blocks(
     scores = query.new_empty(num_heads * num_queries * inputs)
     weights = torch.empty_like(scores)
     for some in _parts(len(query), num_heads):
-        keys, values = key[some].contiguous().mT, value[some].contiguous()
+        keys, values = key[some], value[some]
+        if query.dtype == torch.bfloat16:
+            keys, values = keys.contiguous(), values.contiguous()
         for rows in _parts(query.shape[1], num_queries):
             queries = query[some, rows]
             size = (queries.shape[0], queries.shape[1], inputs)
             some_scores = scores[: math.prod(size)].view(size)
             some_weights = weights[: math.prod(size)].view(size)
-            torch.bmm(queries, keys, out=some_scores)
+            torch.bmm(queries, keys.mT, out=some_scores)
             if forbidden is not None:
                 some_scores.masked_fill_(forbidden.of(some, rows), -torch.inf)
             torch.softmax(some_scores, -1, out=some_weights)
-            torch.bmm(some_weights, values, out=attended[some, rows])
+            attended[some, rows] = torch.bmm(some_weights, values)
     attended = attended.unflatten(0, (batch, heads))
     return attended if forbidden is None else attended.masked_fill_(forbidden.everywhere, 0.0)
 
