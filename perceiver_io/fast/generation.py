@@ -105,7 +105,7 @@ class _RowLinear(NamedTuple):
 
     def __call__(self, x: Tensor, residual: Tensor | None = None, activation: tuple[str, str] | None = None) -> Tensor:
         parts, rows, width = self.halves.shape
-        # Strides as in `row_product`: of a column with others MKL takes five times as long.
+        # The column that `row_product` makes, in one operation.
         column = x.as_strided((parts, width, 1), (0, 1, width))
         added = self.bias if residual is None else _sum(residual.view(parts, rows, 1), self.bias)
         product = torch.bmm(self.halves, column) if added is None else torch.baddbmm(added, self.halves, column)
