@@ -11,27 +11,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perceiver_io.attention import CrossAttention, unattended_as_zeros
+from perceiver_io.fast import input_blocks
 from perceiver_io.fast.linear import apply_linear, product
 from perceiver_io.fast.products import attend_by_products
 
 
-def gather(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor:
+def gather(
+    block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None = None, projects: bool = False
+) -> Tensor:
     """Maps few queries and many inputs to what `block.attention` yields for these.
 
     Args:
         mask: [batch or 1, 1, inputs].
+        projects: whether keys and values are computed after all, each block's when its turn comes: less work where
+            they are narrower than the inputs. For `input_blocks` only.
     """
     attention, norm = block.attention, block.input_norm
     if mask is not None:
         inputs = unattended_as_zeros(inputs, mask)
     query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
-    query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
+    weight = None
+    if projects:
+        weight = torch.cat([attention.key.weight, attention.value.weight]) * norm.weight
+    else:
+        query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
     if attention.key.bias is not None and torch.is_grad_enabled():
         # It adds the same to all scores of a query. Its gradient is 0, but must be there: processes wait for it.
         query = query + 0 * attention.key.bias.sum()
-    normed = F.layer_norm(inputs, norm.normalized_shape, eps=norm.eps)
-    means = attend_by_products(query, normed, mask=mask)
-    summary = apply_linear(attention.value, means * norm.weight + norm.bias)
+    if input_blocks.serves(inputs):
+        means = input_blocks.attend_to_inputs(query, inputs, weight, mask, norm.eps)
+    else:
+        means = attend_by_products(query, F.layer_norm(inputs, norm.normalized_shape, eps=norm.eps), mask=mask)
+    if projects:
+        summary = means + product(norm.bias, attention.value.weight, attention.value.bias)
+    else:
+        summary = apply_linear(attention.value, means * norm.weight + norm.bias)
     if mask is not None:
         summary = summary.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return apply_linear(attention.output, summary)

@@ -14,9 +14,7 @@ It must not be used where something acts on queries or keys between projection a
 adapters, hooks, dropout.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations, unattended_as_zeros
-from perceiver_io.fast import associated, choice
+from perceiver_io.fast import associated, choice, input_blocks
 from perceiver_io.fast.attention import FastAttention, FastMLP, activated
 from perceiver_io.fast.gate import (
     are_alike,
@@ -37,15 +35,7 @@ from perceiver_io.fast.gate import (
     trust,
 )
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
-from perceiver_io.fast.online_softmax import OnlineSoftmax
-from perceiver_io.fast.products import MAX_SCORE_BYTES
-
-# Values of a block of scores and of what is computed from them that fit in a CPU's cache.
-_BLOCK_NUMEL = {"cpu": 2**23}
-# Channels of a key up to which scores, written to the same memory block by block, cost less than new memory for each.
-_NARROW = 64
-# Scores whose exponentials, and sums of as many as there may be, are far from the ends of float32 and bfloat16.
-_SAFE_SCORE = 40
+from perceiver_io.fast.products import row_blocks
 
 
 class FastCrossAttention(CrossAttention):
@@ -68,15 +58,12 @@ class FastCrossAttention(CrossAttention):
             inputs, mask = drop_unattended(inputs, mask)
             if looks_up_cheaply(self, queries, inputs, mask):
                 return look_up(self, queries, inputs, mask)
-            if gathers_cheaply(self, queries, inputs, mask):
-                x = gather(self, queries, inputs, mask)
-            elif gathers_in_blocks(self, queries, inputs, mask):
-                x = gather(self, queries, inputs, mask, projects=True)
+            x = _gather(self, queries, inputs, mask)
         elif may_be_bracketed(self, queries, inputs, mask):
             if looks_up_cheaply(self, queries, inputs, mask):
                 x = associated.look_up(self, queries, inputs, mask)
-            elif gathers_cheaply(self, queries, inputs, mask):
-                x = associated.gather(self, queries, inputs, mask)
+            else:
+                x = _gather(self, queries, inputs, mask)
         if x is None:
             return CrossAttention.forward(self, queries, inputs, mask)
         x = F.dropout(x, self.dropout_prob, self.training)
@@ -161,105 +148,21 @@ def gathers_cheaply(block: CrossAttention, queries: Tensor, inputs: Tensor, mask
 
 
 def gathers_in_blocks(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
-    """Whether `gather` serves and its scores, as a whole, would not fit in a CPU's cache."""
-    is_on_cpu = choice.kind_of(inputs) == "cpu"
-    return is_on_cpu and _gathers(block, inputs, mask) and len(_blocks_of_inputs(queries, inputs)) > 1
+    """Whether `gather` serves that projects, and the scores, as a whole, would not fit in a CPU's cache."""
+    return input_blocks.serves(inputs) and _gathers(block, inputs, mask) and input_blocks.has_blocks(queries, inputs)
+
+
+def _gather(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    """What the attention yields, or None where its own way is as good."""
+    if gathers_cheaply(block, queries, inputs, mask):
+        return associated.gather(block, queries, inputs, mask)
+    if gathers_in_blocks(block, queries, inputs, mask):
+        return associated.gather(block, queries, inputs, mask, projects=True)
+    return None
 
 
 def _gathers(block: CrossAttention, inputs: Tensor, mask: Tensor | None) -> bool:
     return block.attention.num_heads == 1 and (mask is None or mask.shape[1:] == (1, inputs.shape[1]))
-
-
-def gather(
-    block: CrossAttention,
-    queries: Float[Tensor, "#batch queries query_channels"],
-    inputs: Float[Tensor, "batch inputs input_channels"],
-    mask: Bool[Tensor, "#batch 1 inputs"] | None = None,
-    projects: bool = False,
-) -> Float[Tensor, "batch queries query_channels"]:
-    """Maps few queries and many inputs to what `block.attention` yields for these.
-
-    Args:
-        projects: whether keys and values are computed after all, each block's when its turn comes: less work where
-            they are narrower than the inputs. On CPUs only.
-    """
-    if choice.kind_of(inputs) == "cuda":
-        return associated.gather(block, queries, inputs, mask)
-    attention, norm = block.attention, block.input_norm
-    if mask is not None:
-        inputs = unattended_as_zeros(inputs, mask)
-    query = apply_linear(attention.query, block.query_norm(queries)) * attention.key.out_features**-0.5
-    if projects:
-        meet: Meet = partial(_keys_and_values, block)
-        width, most = attention.value.out_features, math.inf
-    else:
-        query = product(query, attention.key.weight.T) * norm.weight  # now meets inputs that are normalised only
-        meet = partial(_normed_twice, norm.eps)
-        width = inputs.shape[-1]
-        most = inputs.shape[-1] ** 0.5
-    means = torch.cat([_attended_means(*parts, meet, width, most) for parts in _examples(query, inputs, mask)])
-    if not projects:
-        summary = apply_linear(attention.value, means * norm.weight + norm.bias)
-    else:
-        summary = means if attention.value.bias is None else means + attention.value.bias
-    if mask is not None:
-        summary = summary.masked_fill(~mask.any(-1, keepdim=True), 0.0)
-    return apply_linear(attention.output, summary)
-
-
-# A block of inputs to its keys, as rows, and its values, as columns.
-Meet = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
-def _normed_twice(eps: float, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    normed = F.layer_norm(inputs, inputs.shape[-1:], eps=eps)
-    return normed, normed.transpose(1, 2).contiguous()
-
-
-def _keys_and_values(block: CrossAttention, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Without biases: the key's drops out, and the value's adds after the attention."""
-    normed = block.input_norm(inputs)
-    keys = product(normed, block.attention.key.weight)
-    return keys, batched_product(block.attention.value.weight[None], normed)
-
-
-def _attended_means(
-    query: Float[Tensor, "#batch queries qk_channels"],
-    inputs: Float[Tensor, "batch inputs channels"],
-    mask: Bool[Tensor, "#batch 1 inputs"] | None,
-    meet: Meet,
-    width: int,
-    longest_key: float,
-) -> Float[Tensor, "batch queries v_channels"]:
-    """The mean of the values that each (already scaled) query attends to, a block of inputs at a time."""
-    batch, blocks = len(inputs), _blocks_of_inputs(query, inputs)
-    query = query.expand(batch, -1, -1)
-    is_whole, buffer = query.dtype in (torch.float32, torch.float64), None
-    # Lengths of queries and keys bound the scores.
-    is_ranged = query.dtype != torch.float16 and not query.is_meta
-    is_bounded = is_ranged and bool(query.norm(dim=-1).max() * longest_key < _SAFE_SCORE)
-    if query.shape[-1] <= _NARROW and is_whole:
-        buffer = query.new_empty(query.shape[:2].numel() * min(blocks[0].stop, inputs.shape[1]))
-    attended = OnlineSoftmax(query, width, is_bounded)
-    for part in blocks:
-        keys, values = meet(inputs[:, part])
-        scores = _scores(query, keys, buffer)
-        if mask is not None:
-            scores = scores.masked_fill_(~mask[:, :, part], -torch.inf)
-        attended.add(batched_product(attended.weights(scores), values))
-    return attended.result()
-
-
-def _scores(query: Tensor, keys: Tensor, buffer: Tensor | None) -> Tensor:
-    if buffer is None:
-        return batched_product(query, keys)
-    shape = *query.shape[:2], keys.shape[1]
-    scores = buffer[: math.prod(shape)].view(shape)
-    return torch.bmm(query, keys.transpose(1, 2), out=scores)
-
-
-def _blocks_of_inputs(queries: Tensor, inputs: Tensor) -> list[slice]:
-    return _blocks(inputs.shape[1], 8 * queries.shape[1], queries)
 
 
 def looks_up_cheaply(
@@ -295,7 +198,7 @@ def look_up(
     results = []
     for rows, seen, masks in _examples(queries, latents, mask):
         decode = _LookUp(block, seen, padding, readout)
-        blocks = _blocks(rows.shape[1], len(seen) * numel_per_query, rows)
+        blocks = row_blocks(rows.shape[1], len(seen) * numel_per_query, rows)
         results.append(
             torch.cat([decode(rows[:, part], None if masks is None else masks[:, part]) for part in blocks], dim=1)
         )
@@ -404,10 +307,3 @@ def _examples(queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Iterator[
             inputs[i][None],
             None if mask is None else mask[i % len(mask)][None],
         )
-
-
-def _blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
-    """Consecutive pieces of rows whose intermediate values are of bounded size."""
-    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
-    size = max(256, numel // numel_per_row)
-    return [slice(start, start + size) for start in range(0, rows, size)]

@@ -50,3 +50,8 @@ class OnlineSoftmax:
     def result(self) -> Float[Tensor, "batch rows channels"]:
         """The means of the values; 0 for rows that attend to nothing."""
         return (self._summed / self._total.clamp_min(torch.finfo(self._precision).tiny)).to(self._dtype)
+
+    def log_total(self) -> Float[Tensor, "batch rows 1"]:
+        """The logarithms of the sums of the scores' exponentials."""
+        logs = self._total.log()
+        return logs if self._is_bounded else logs.add_(self._best)

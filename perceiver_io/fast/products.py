@@ -26,6 +26,8 @@ MAX_SCORE_BYTES = 2 * 2**30
 CACHED_SCORE_BYTES = 4 * 2**20
 # The backward pass holds four such matrices, and meets more pieces at little cost.
 _BACKWARD_SHARE = 4
+# Values of a block of rows and of what is computed from them that fit in a CPU's cache.
+_BLOCK_NUMEL = {"cpu": 2**23}
 # Fewer queries at a time take longer to read the inputs than to multiply by them.
 _FEWEST_QUERIES = 256
 
@@ -134,7 +136,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, score_bias, mask = ctx.saved_tensors
-        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _is_mapped_over(gradient)):
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_mapped_over(gradient)):
             return _gradients(query, key, value, score_bias, mask, gradient, ctx.needs_input_grad)
         values = key if value is None else value
         for_query, for_key, for_value, for_bias = ctx.needs_input_grad[:4]
@@ -160,7 +162,7 @@ class _Recomputed(torch.autograd.Function):
         return of_query, of_key, of_value, of_bias, None, None
 
 
-def _is_mapped_over(gradient: Tensor) -> bool:
+def is_mapped_over(gradient: Tensor) -> bool:
     """Whether `vmap`, or `autograd.grad` of a batch of gradients, is at work."""
     functorch = torch._C._functorch
     return functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
@@ -225,3 +227,10 @@ def _cut(
     if mask is not None:
         mask = mask[some] if mask.shape[1] == 1 else mask[some, rows]
     return query[some, rows], key[some], None if score_bias is None else score_bias[some], mask
+
+
+def row_blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
+    """Consecutive pieces of rows whose intermediate values are of bounded size."""
+    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
+    size = max(256, numel // numel_per_row)
+    return [slice(start, start + size) for start in range(0, rows, size)]

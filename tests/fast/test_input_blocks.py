@@ -1,0 +1,133 @@
+"""Few queries attending to blocks of many inputs: exact, with the right gradients, and little kept for them."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from perceiver_io import CrossAttention, accelerate
+from perceiver_io.fast import associated, input_blocks, products
+from perceiver_io.fast.input_blocks import attend_to_inputs
+from tests.fast.test_products import kept_bytes
+from tests.randomised import randomised
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 256 inputs, the least."""
+    monkeypatch.setattr(products, "_BLOCK_NUMEL", {"cpu": 1})
+
+
+def variable(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("projects", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_derivatives(projects: bool, masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_blocks, "row_blocks", lambda *_: [slice(0, 4), slice(4, 8)])
+    query, inputs = variable(1, 2, 2 if projects else 3), variable(2, 7, 3)
+    weight = variable(5, 3) if projects else None
+    mask = torch.rand(2, 1, 7) > 0.5 if masked else None
+
+    def attended(query: Tensor, inputs: Tensor, weight: Tensor | None) -> Tensor:
+        return attend_to_inputs(query, inputs, weight, mask, 1e-5)
+
+    arguments = (query, inputs, weight)
+    assert torch.autograd.gradcheck(attended, arguments, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(attended, arguments)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3), (6, 8), (14, 14), (80, 90)], ids=str)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+@pytest.mark.parametrize("trained_inputs", [True, False])
+def test_training(sizes: tuple[int, int], masked: bool, dtype: torch.dtype, scale: float, trained_inputs: bool) -> None:
+    """Scores far beyond what exponentials hold are among them."""
+    torch.manual_seed(0)
+    block = randomised(CrossAttention(10, 14, num_heads=1, qk_channels=sizes[0], v_channels=sizes[1])).double().train()
+    with torch.no_grad():
+        block.attention.query.weight.mul_(scale)
+    fast = accelerate(copy.deepcopy(block)).to(dtype)
+    queries, inputs = torch.randn(1, 5, 10), torch.randn(3, 700, 14)
+    mask = torch.rand(3, 1, 700) > 0.5 if masked else None
+    if mask is not None:
+        mask[1] = False  # nothing to attend to
+    results = []
+    for either, precision in ((block, torch.float64), (fast, dtype)):
+        rows = queries.to(precision, copy=True).requires_grad_()
+        seen = inputs.to(precision, copy=True).requires_grad_(trained_inputs)
+        output = either(rows, seen, mask)
+        sought = [rows, *either.parameters(), *([seen] if trained_inputs else [])]
+        results.append([output, *torch.autograd.grad((output * output.sin()).sum(), sought)])
+    tolerance = 1e-9 if dtype == torch.float64 else 3e-4
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(
+            found.double(), expected, rtol=tolerance * scale, atol=tolerance * max(1.0, float(expected.detach().std()))
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_in_half_precision_are_as_good_as_the_plain_block_s(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    block = randomised(CrossAttention(10, 14, num_heads=1, qk_channels=6, v_channels=8)).to(dtype).train()
+    queries, inputs = torch.randn(1, 5, 10).to(dtype), torch.randn(2, 3000, 14).to(dtype)
+
+    def gradients(block: CrossAttention) -> list[Tensor]:
+        precision = block.attention.query.weight.dtype
+        output = block(queries.to(precision), inputs.to(precision))
+        found = torch.autograd.grad(output.float().square().mean(), list(block.parameters()))
+        return [gradient.double() for gradient in found]
+
+    exact, plain, ours = (
+        gradients(either) for either in (copy.deepcopy(block).double(), block, accelerate(copy.deepcopy(block)))
+    )
+    errors = [sum(float((a - b).abs().sum()) for a, b in zip(found, exact, strict=True)) for found in (ours, plain)]
+    assert errors[0] <= 1.5 * errors[1]
+
+
+@pytest.mark.parametrize("widths", [4, 100])
+def test_training_keeps_the_inputs_alone(widths: int) -> None:
+    block = CrossAttention(10, 50, num_heads=1, qk_channels=widths).train()
+    queries, inputs = torch.randn(1, 6, 10), torch.randn(2, 4000, 50)
+    module = _WithQueries(accelerate(block), queries)
+    assert kept_bytes(module, inputs) <= inputs.nbytes + 40_000
+
+
+class _WithQueries(torch.nn.Module):
+    def __init__(self, block: CrossAttention, queries: Tensor) -> None:
+        super().__init__()
+        self.block, self.queries = block, queries
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.block(self.queries, inputs)
+
+
+def test_others_attend_as_they_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocasting, and in compiled programs."""
+    monkeypatch.setattr(input_blocks, "attend_to_inputs", None)
+    block = accelerate(CrossAttention(10, 14, num_heads=1, qk_channels=2, v_channels=3)).train()
+    wide = accelerate(CrossAttention(10, 14, num_heads=1)).train()
+    queries, inputs = torch.randn(1, 5, 10), torch.randn(3, 700, 14)
+    for either in (block, wide):
+        with torch.autocast("cpu", torch.bfloat16):
+            either(queries, inputs).sum().backward()
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not input_blocks.serves(inputs)
+
+
+def test_scores_that_fit_are_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(associated, "gather", None)
+    block = accelerate(CrossAttention(10, 14, num_heads=1, qk_channels=2, v_channels=3)).train()
+    block(torch.randn(1, 5, 10), torch.randn(3, 700, 14)).sum().backward()
+
+
+def test_the_softmax_is_of_the_normalised_inputs() -> None:
+    query, inputs, weight = torch.randn(2, 3, 4), 5 + 3 * torch.randn(2, 600, 6), torch.randn(11, 6)
+    keys, values = (F.layer_norm(inputs, (6,)) @ weight.T).split([4, 7], -1)
+    expected = (query @ keys.mT).softmax(-1) @ values
+    torch.testing.assert_close(attend_to_inputs(query, inputs, weight, None, 1e-5), expected)
