@@ -31,7 +31,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 import perceiver_io.attention
 
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.7 and later
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.7 and later
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes by which a module's call is another than its class's.
 _REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
@@ -94,7 +94,7 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
 
     Gradients, autocasting, compilers and exporters may be there; forward derivatives, `vmap` and tracing may not.
     """
-    if torch.compiler.is_dynamo_compiling() and _is_exporting():  # for all sizes, and here sizes are compared
+    if torch.compiler.is_dynamo_compiling() and is_exporting():  # for all sizes, and here sizes are compared
         return False
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]

@@ -2,12 +2,14 @@
 
 For one wide head, which torch's fused kernels do worst on GPUs, and for keys and values of the user's choosing: the
 inputs themselves, say, that `cross_attention` meets with queries and keys bracketed otherwise. Where the scores would
-pass a bound, examples, then queries are worked through in pieces; not in compiled programs, which serve all sizes of
-a batch. A query's scores are whole then, so that each piece's softmax is exact. Of so many inputs that a piece has few
-queries, which would read all inputs again, a GPU goes through the inputs in blocks instead (`online_softmax`). The
-backward pass computes the scores again rather than keep them, and no gradient that nobody asks for: of pixels, say.
+pass a bound, examples, then queries are worked through in pieces; in compiled programs by an operator that compilers do
+not look into, where all scores at once would pass it, or their number varies. A query's scores are whole, so that each
+piece's softmax is exact. Of so many inputs that a piece has few queries, which would read all inputs again, a GPU goes
+through the inputs in blocks instead (`online_softmax`). The backward pass computes the scores again rather than keep
+them, and no gradient that nobody asks for: of pixels, say.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver_io.fast import choice
+from perceiver_io.fast.gate import is_exporting
 from perceiver_io.fast.linear import batched_product
 from perceiver_io.fast.online_softmax import OnlineSoftmax
 
@@ -56,8 +59,10 @@ def attend_by_products(
         attends = mask.any(-1, keepdim=True)
         mask = (mask | ~attends).expand(batch, -1, key.shape[1])  # a row of nothing is no softmax: all, and is wiped
     with nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False):
-        if torch.is_grad_enabled():
-            attended: Tensor = _Recomputed.apply(query, key, value, score_bias, mask, max_score_bytes)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling() and _is_cut_later(query, key, max_score_bytes):
+            attended: Tensor = _cut_later(query, key, value, score_bias, mask, max_score_bytes)
+        elif torch.is_grad_enabled():
+            attended = _Recomputed.apply(query, key, value, score_bias, mask, max_score_bytes)  # type: ignore[no-untyped-call]
         else:
             attended = _in_pieces(query, key, value, score_bias, mask, max_score_bytes)
     return attended if attends is None else attended.masked_fill(~attends, 0.0)
@@ -136,30 +141,98 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, score_bias, mask = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:4]
         if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_mapped_over(gradient)):
-            return _gradients(query, key, value, score_bias, mask, gradient, ctx.needs_input_grad)
-        values = key if value is None else value
-        for_query, for_key, for_value, for_bias = ctx.needs_input_grad[:4]
-        of_query = torch.zeros_like(query) if for_query else None
-        of_key = torch.zeros_like(key) if for_key else None
-        of_value = torch.zeros_like(values) if for_value else None
-        of_bias = torch.zeros_like(score_bias) if for_bias else None
-        for some, rows in _pieces(query, key, ctx.max_bytes // _BACKWARD_SHARE):
-            part = _cut(some, rows, query, key, score_bias, mask)
-            weights, outer = _weights(*part), gradient[some, rows]
-            if of_value is not None:
-                of_value[some] += weights.transpose(1, 2) @ outer
-            if of_key is not None and value is None:
-                of_key[some] += weights.transpose(1, 2) @ outer
-            of_weights = batched_product(outer, values[some])
-            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            if of_query is not None:
-                of_query[some, rows] = batched_product(of_scores, part[1].transpose(1, 2))
-            if of_key is not None:
-                of_key[some] += of_scores.transpose(1, 2) @ part[0]
-            if of_bias is not None:
-                of_bias[some] += of_scores.sum(1, keepdim=True)
-        return of_query, of_key, of_value, of_bias, None, None
+            return *_gradients(query, key, value, score_bias, mask, gradient, needed), None, None
+        return *_gradients_in_pieces(query, key, value, score_bias, mask, ctx.max_bytes, gradient, needed), None, None
+
+
+def _gradients_in_pieces(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    score_bias: Tensor | None,
+    mask: Tensor | None,
+    max_bytes: int,
+    gradient: Tensor,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    values = key if value is None else value
+    of_query, of_key, of_value, of_bias = (
+        torch.zeros_like(x) if is_wanted and x is not None else None
+        for x, is_wanted in zip((query, key, value, score_bias), needed, strict=True)
+    )
+    for some, rows in _pieces(query, key, max_bytes // _BACKWARD_SHARE):
+        part = _cut(some, rows, query, key, score_bias, mask)
+        weights, outer = _weights(*part), gradient[some, rows]
+        if of_value is not None:
+            of_value[some] += weights.transpose(1, 2) @ outer
+        if of_key is not None and value is None:
+            of_key[some] += weights.transpose(1, 2) @ outer
+        of_weights = batched_product(outer, values[some])
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        if of_query is not None:
+            of_query[some, rows] = batched_product(of_scores, part[1].transpose(1, 2))
+        if of_key is not None:
+            of_key[some] += of_scores.transpose(1, 2) @ part[0]
+        if of_bias is not None:
+            of_bias[some] += of_scores.sum(1, keepdim=True)
+    return [of_query, of_key, of_value, of_bias]
+
+
+def _is_cut_later(query: Tensor, key: Tensor, max_bytes: int) -> bool:
+    """Whether a compiled program has to decide in how many pieces it works when it runs."""
+    sizes = (*query.shape[:2], key.shape[1])
+    if is_exporting():  # what reads the program knows no operators of this library
+        return False
+    return not all(type(size) is int for size in sizes) or math.prod(sizes) * query.element_size() > max_bytes
+
+
+_ARGUMENTS = "Tensor query, Tensor key, Tensor? value, Tensor? score_bias, Tensor? mask, int max_bytes"
+_LIBRARY = "perceiver_io"
+
+
+@torch.library.custom_op(f"{_LIBRARY}::attend_by_products", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _cut_later(
+    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
+    """`_in_pieces` as one operation, which compilers call as it is."""
+    return _in_pieces(query, key, value, score_bias, mask, max_bytes)
+
+
+@_cut_later.register_fake
+def _shape_of_attended(query: Tensor, key: Tensor, value: Tensor | None, *_: Any) -> Tensor:
+    return query.new_empty(*query.shape[:2], (key if value is None else value).shape[-1])
+
+
+@torch.library.custom_op(
+    f"{_LIBRARY}::gradients_of_products",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor gradient, bool[] needed) -> Tensor[]",
+)
+def _cut_backwards(*arguments: Any) -> list[Tensor]:
+    """The gradients that are needed, in the order of the tensors."""
+    return [x for x in _gradients_in_pieces(*arguments) if x is not None]
+
+
+@_cut_backwards.register_fake
+def _shapes_of_gradients(*arguments: Any) -> list[Tensor]:
+    needed = arguments[-1]
+    return [torch.empty_like(x) for x, is_wanted in zip(arguments[:4], needed, strict=True) if is_wanted]
+
+
+def _keep_for_gradients(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.max_bytes = inputs[5]
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    needed = list(ctx.needs_input_grad[:4])
+    found = iter(_cut_backwards(*ctx.saved_tensors, ctx.max_bytes, gradient, needed))
+    return *(next(found) if is_wanted else None for is_wanted in needed), None, None
+
+
+_cut_later.register_autograd(_differentiate, setup_context=_keep_for_gradients)
 
 
 def is_mapped_over(gradient: Tensor) -> bool:
@@ -176,7 +249,7 @@ def _gradients(
     mask: Tensor | None,
     gradient: Tensor,
     needed: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
+) -> list[Tensor | None]:
     """The gradients in operations that have gradients and rules for `vmap` themselves."""
     scores = query @ key.transpose(1, 2)
     if score_bias is not None:
@@ -194,7 +267,7 @@ def _gradients(
         None if value is None else of_values,
         None if score_bias is None else of_scores.sum(1, keepdim=True),
     )
-    return (*(one if wanted else None for one, wanted in zip(gradients, needed, strict=False)), None, None)
+    return [one if is_wanted else None for one, is_wanted in zip(gradients, needed, strict=True)]
 
 
 def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:

@@ -1,7 +1,10 @@
 """Attention by products: exact, in pieces of any size, with the right gradients and little kept for them."""
 
 import copy
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +62,65 @@ def test_derivatives(bound: int, own_values: bool, masked: bool) -> None:
 
     assert torch.autograd.gradcheck(attended, (query, key, value, bias), check_batched_grad=True)
     assert torch.autograd.gradgradcheck(attended, (query, key, value, bias))
+
+
+def test_compiled_programs_keep_to_the_bound() -> None:
+    words = [sys.executable, "-W", "ignore", "-c", _COMPILED]
+    ended = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+# In a process of its own: the run-time checks of these tests cannot be compiled.
+_COMPILED = """
+import torch
+from perceiver_io.fast import products
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(str(graph.graph))
+    return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
+
+def operands(batch):
+    shapes = (1, 7, 4), (batch, 11, 4), (batch, 11, 5), (batch, 1, 11)
+    return [torch.randn(*shape, requires_grad=True) for shape in shapes], torch.rand(batch, 1, 11) > 0.4
+
+def check(attend, batch, given, bound, gradients):
+    (query, key, value, bias), mask = operands(batch)
+    values = value if given[0] else None
+    masks = mask if given[1] else None
+    wanted = [query, key, bias] + ([value] if given[0] else [])
+    results = []
+    for function in (products.attend_by_products, attend):
+        with torch.set_grad_enabled(gradients):
+            output = function(query, key, values, bias, masks, bound)
+            results.append([output, *(torch.autograd.grad(output.sin().sum(), wanted) if gradients else ())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+sizes = []
+whole = products._weights
+
+def weights(query, *others):
+    if not torch.compiler.is_compiling():
+        sizes.append(len(query) * query.shape[1])
+    return whole(query, *others)
+
+products._weights = weights
+for given in ((True, True), (False, False), (True, False)):
+    for gradients in (True, False):
+        for bound, batches in ((2**31, [2]), (11 * 4 * 3, [2]), (11 * 4 * 3, [2, 3, 4])):
+            torch._dynamo.reset()
+            graphs.clear()
+            attend = torch.compile(products.attend_by_products, backend=backend, fullgraph=True)
+            for batch in batches:
+                sizes.clear()
+                check(attend, batch, given, bound, gradients)
+                assert bound == 2**31 or max(sizes) <= 3, sizes
+            is_cut = "perceiver_io.attend_by_products" in graphs[-1]
+            assert is_cut == (bound < 2**31), graphs[-1]
+            assert len(graphs) <= 2, len(graphs)  # one more for any number of examples
+"""
 
 
 class NoFusedAttention(TorchFunctionMode):
