@@ -1,9 +1,9 @@
-"""The order of products of `cross_attention` where gradients, autocasting, compilers and exporters look on.
+"""The order of products of `cross_attention` in operations that are differentiated, traced and cast.
 
-The same algebra as there, in operations that are differentiated, traced and cast: nothing is written in place, and the
-attention itself is `products`', which keeps no scores for the backward pass. Where few latents attend to many inputs,
-keys and values are the normalised inputs as they are, which then need no gradients unless something before them is
-trained. Dropout of outputs acts where it does in the plain block; dropout of weights is not for this file.
+The same algebra as there, and for few latents that attend to many inputs the only place of it: keys and values are the
+normalised inputs as they are, which then need no gradients unless something before them is trained. Nothing that others
+may keep is written in place, and the attention itself is `input_blocks`' or `products`', which keep no scores for the
+backward pass. Dropout of outputs acts where it does in the plain block; dropout of weights is not for this file.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Single-head cross-attention with its products associated the cheaper way, for inference.
+"""Single-head cross-attention with its products associated the cheaper way.
 
 With one head, `softmax(q Wq (k Wk)ᵀ) (v Wv) Wo` may be bracketed at will. Where few latents attend to many inputs, Wk
 goes to the queries and Wv waits until after the attention, so that no key or value is computed for any input. Where
@@ -7,7 +7,8 @@ Biases: the key's adds the same to all scores of a query and drops out; the quer
 adds after the attention, except in rows that attend to nothing. Layer norm is linear but for the mean and deviation of
 its row, so that its scale and shift go the same ways.
 
-Rows are worked through in blocks, so that the score matrix never exists as a whole. All of it is exact up to rounding.
+Here are the choice and, for inference, what many queries look up; `associated` has the rest. Rows are worked through in
+blocks, so that the score matrix never exists as a whole. All of it is exact up to rounding.
 It is less work where one side is many times as long as the other, which `gathers_cheaply` and `looks_up_cheaply` count.
 Many inputs of a head that is narrower than they are have their keys and values computed, in blocks as well.
 It must not be used where something acts on queries or keys between projection and product: several heads, rotations,
