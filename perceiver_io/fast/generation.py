@@ -36,6 +36,8 @@ _FUSED: dict[Activation, tuple[str, str]] = {
     "relu": ("relu", ""),
     "squared_relu": ("relu", ""),
 }
+# What else a step depends on.
+_SETTINGS = ("activation", "eps", "num_heads", "use_query_residual")
 
 
 class FastPerceiverAR(GraphedCall, PerceiverAR):
@@ -191,6 +193,7 @@ class Plan:
             (module._parameters, name) for module in modules for name in module._parameters
         ]
         places += [(module._modules, name) for module in (*owners, *modules) for name in module._modules]
+        places += [(vars(module), name) for module in modules for name in _SETTINGS if name in vars(module)]
         self.tables, self.names = [table for table, _ in places], [name for _, name in places]
         self.found = [table[name] for table, name in places]
         self.dropping = [module for module in modules if getattr(module, "dropout_prob", 0)]

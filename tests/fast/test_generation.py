@@ -62,6 +62,8 @@ def test_what_changes_between_steps_counts(makes_inference_tensors: bool) -> Non
         lambda block: setattr(block, "mlp", copy.deepcopy(block.mlp).requires_grad_(False)),
         lambda block: setattr(block.attention.query.weight, "data", block.attention.query.weight.data.T),
         lambda block: swap_tensors(block.mlp.hidden.weight, nn.Parameter(block.mlp.hidden.weight * 2)),
+        lambda block: setattr(block.mlp_norm, "eps", 1.0),
+        lambda block: setattr(block.mlp, "activation", "relu"),
         lambda block: block.mlp.register_forward_hook(lambda *results: results[-1] * 2),
         lambda block: nn.utils.parametrizations.weight_norm(block.mlp.hidden),
     ]
