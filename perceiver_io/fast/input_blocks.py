@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from perceiver_io.fast import choice
 from perceiver_io.fast.linear import product
-from perceiver_io.fast.online_softmax import OnlineSoftmax
+from perceiver_io.fast.online_softmax import OnlineSoftmax, exponentiate, score_unit
 from perceiver_io.fast.products import is_mapped_over, row_blocks
 
 # Values of each score that are at hand: the score, its weight, and what the inputs' own rows add.
@@ -68,11 +68,12 @@ def attend_to_inputs(
 def _attend(
     query: Tensor, inputs: Tensor, weight: Tensor | None, mask: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """The means, and the logarithms [batch, queries, 1] of the sums of exponentials."""
+    """The means, and the logarithms [batch, queries, 1] of the sums of exponentials in the scores' unit."""
     qk_channels = query.shape[-1]
     width = inputs.shape[-1] if weight is None else len(weight) - qk_channels
     blocks = _blocks(query, inputs, _NUMEL_PER_SCORE)
     is_bounded, buffer = weight is None and _are_scores_safe(query, inputs), _buffer(query, inputs, blocks)
+    query = query * score_unit(query.dtype)
     means, logs = [], []
     for example in range(len(inputs)):
         rows = query[example]
@@ -115,6 +116,7 @@ class _Recomputed(torch.autograd.Function):
         gradient = gradient.contiguous()
         inner = (gradient.to(precision) * means).sum(-1, keepdim=True)  # the softmax's own part in all scores of a row
         blocks = _blocks(query, inputs, _BACKWARD_NUMEL_PER_SCORE)
+        scaled = query * score_unit(query.dtype)
         buffers = [_buffer(query, inputs, blocks) for _ in range(2)]
         for example in range(len(inputs)):
             rows, outer = query[example], gradient[example]
@@ -122,10 +124,10 @@ class _Recomputed(torch.autograd.Function):
                 seen = inputs[example, part]
                 normed, mean, scale = torch.native_layer_norm(seen, seen.shape[-1:], None, None, ctx.eps)
                 keys, values = _keys_and_values(normed, weight, rows.shape[-1])
-                weights = _scores(rows, keys, buffers[0]).to(precision)
+                weights = _scores(scaled[example], keys, buffers[0]).to(precision)
                 if mask is not None:
                     weights = weights.masked_fill_(~mask[example, :, part], -torch.inf)
-                weights = weights.sub_(logs[example]).exp_()
+                weights = exponentiate(weights.sub_(logs[example]), query.dtype)
                 of_scores = _scores(outer, values, buffers[1]).to(precision).sub_(inner[example]).mul_(weights)
                 weights, of_scores = weights.to(query.dtype), of_scores.to(query.dtype)
                 if of_query is not None:

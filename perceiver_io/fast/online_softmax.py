@@ -1,8 +1,27 @@
-"""A softmax whose scores come a block of inputs at a time, exact up to rounding (Milakov and Gimelshein, 2018)."""
+"""A softmax whose scores come a block of inputs at a time, exact up to rounding (Milakov and Gimelshein, 2018).
+
+In float32, scores come in bits, so that their exponentials are powers of two, in a third of the time of powers of e on
+AMD's processors.
+"""
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+def score_unit(dtype: torch.dtype) -> float:
+    """What scores, or queries, are multiplied with for `OnlineSoftmax`.
+
+    In half precision 1, since queries would be rounded once more.
+    """
+    return 1 / math.log(2) if dtype in (torch.float32, torch.float64) else 1.0
+
+
+def exponentiate(scores: Float[Tensor, "*rows inputs"], dtype: torch.dtype) -> Float[Tensor, "*rows inputs"]:
+    """The exponentials of scores in the `score_unit` of a dtype, in their place."""
+    return scores.exp_() if score_unit(dtype) == 1 else scores.exp2_()
 
 
 class OnlineSoftmax:
@@ -28,16 +47,17 @@ class OnlineSoftmax:
     def weights(self, scores: Float[Tensor, "batch rows inputs"]) -> Float[Tensor, "batch rows inputs"]:
         """Maps the scores of a block, -inf where a row does not attend, to the weights of its values, for `add`.
 
-        They are computed in place of the scores.
+        Args:
+            scores: in the `score_unit` of the rows' dtype; the weights are computed in their place.
         """
         if self._is_bounded:
-            weights = scores.exp_()
+            weights = exponentiate(scores, self._dtype)
             self._total.add_(weights.sum(-1, keepdim=True, dtype=self._precision))
             return weights
         scores = scores.to(self._precision)
         best = torch.maximum(self._best, scores.amax(-1, keepdim=True))
-        weights = scores.sub_(best).exp_()
-        shrink = (self._best - best).exp_()
+        weights = exponentiate(scores.sub_(best), self._dtype)
+        shrink = exponentiate(self._best - best, self._dtype)
         self._total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         self._summed.mul_(shrink)
         self._best = best
@@ -52,6 +72,6 @@ class OnlineSoftmax:
         return (self._summed / self._total.clamp_min(torch.finfo(self._precision).tiny)).to(self._dtype)
 
     def log_total(self) -> Float[Tensor, "batch rows 1"]:
-        """The logarithms of the sums of the scores' exponentials."""
-        logs = self._total.log()
+        """The logarithms of the sums of exponentials, in the unit of the scores."""
+        logs = self._total.log().mul_(score_unit(self._dtype))
         return logs if self._is_bounded else logs.add_(self._best)

@@ -21,7 +21,7 @@ from torch import Tensor
 from perceiver_io.fast import choice
 from perceiver_io.fast.gate import is_exporting
 from perceiver_io.fast.linear import batched_product
-from perceiver_io.fast.online_softmax import OnlineSoftmax
+from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
 
 # Of the scores that exist at a time; their softmax takes as much again.
 MAX_SCORE_BYTES = 2 * 2**30
@@ -114,7 +114,9 @@ def _in_blocks(
     query: Tensor, key: Tensor, value: Tensor, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
 ) -> Tensor:
     """All queries with a block of inputs at a time."""
-    attended = OnlineSoftmax(query, value.shape[-1])
+    attended, unit = OnlineSoftmax(query, value.shape[-1]), score_unit(query.dtype)
+    query = query * unit
+    score_bias = None if score_bias is None else score_bias * unit
     step = max(1, max_bytes // (4 * query.shape[0] * query.shape[1]))  # their exponentials are in float32
     for first in range(0, key.shape[1], step):
         part = slice(first, first + step)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from perceiver_io.fast import products
-from perceiver_io.fast.online_softmax import OnlineSoftmax
+from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
 from perceiver_io.fast.products import attend_by_products
 from perceiver_io.fast.waiting import NothingWaits
 
@@ -20,8 +20,11 @@ def test_blocks_are_one_softmax(step: int) -> None:
     attended = OnlineSoftmax(scores, 5)
     for first in range(0, INPUTS, step):
         part = slice(first, first + step)
-        attended.add(attended.weights(scores[:, :, part].clone()) @ values[:, part])
+        attended.add(attended.weights(scores[:, :, part] * score_unit(scores.dtype)) @ values[:, part])
     torch.testing.assert_close(attended.result(), scores.softmax(-1) @ values)
+    torch.testing.assert_close(
+        attended.log_total() / score_unit(scores.dtype), scores.logsumexp(-1, keepdim=True), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -31,7 +34,7 @@ def test_bounded_scores_are_summed_as_they_are(dtype: torch.dtype) -> None:
     errors = []
     for is_bounded in (True, False):
         attended = OnlineSoftmax(scores, 5, is_bounded)
-        attended.add(attended.weights(scores.clone()) @ values)
+        attended.add(attended.weights(scores * score_unit(dtype)) @ values)
         errors.append((attended.result() - expected).abs().mean())
     assert errors[0] <= 1.5 * errors[1]
 
