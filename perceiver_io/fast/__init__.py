@@ -9,7 +9,8 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `attention`: attention of several heads, and the MLP;
 * `cross_attention`: a single head's products, associated the cheaper way;
 * `generation`: a step of a Perceiver AR in one run; `recorded_steps`: as one CUDA graph;
-* `products`, `associated`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
+* `associated`, `products`, `pieces`: the same with gradients, autocasting, compilers and exporters, and on GPUs;
+* `blocks`, `input_blocks`: attention whose scores stay in a CPU's cache;
 * `online_softmax`: a softmax of more inputs than fit at a time;
 * `choice`: which way attention is computed;
 * `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;

@@ -38,7 +38,7 @@ def gather(
     if attention.key.bias is not None and torch.is_grad_enabled():
         # It adds the same to all scores of a query. Its gradient is 0, but must be there: processes wait for it.
         query = query + 0 * attention.key.bias.sum()
-    if input_blocks.serves(inputs):
+    if projects or input_blocks.serves(query, inputs):
         means = input_blocks.attend_to_inputs(query, inputs, weight, mask, norm.eps)
     else:
         means = attend_by_products(query, F.layer_norm(inputs, norm.normalized_shape, eps=norm.eps), mask=mask)

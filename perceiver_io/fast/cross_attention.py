@@ -36,7 +36,7 @@ from perceiver_io.fast.gate import (
     trust,
 )
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, product
-from perceiver_io.fast.products import row_blocks
+from perceiver_io.fast.pieces import row_blocks
 
 
 class FastCrossAttention(CrossAttention):
@@ -150,7 +150,9 @@ def gathers_cheaply(block: CrossAttention, queries: Tensor, inputs: Tensor, mask
 
 def gathers_in_blocks(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> bool:
     """Whether `gather` serves that projects, and the scores, as a whole, would not fit in a CPU's cache."""
-    return input_blocks.serves(inputs) and _gathers(block, inputs, mask) and input_blocks.has_blocks(queries, inputs)
+    if not _gathers(block, inputs, mask):
+        return False
+    return input_blocks.serves(queries, inputs) and input_blocks.has_blocks(queries, inputs)
 
 
 def _gather(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> Tensor | None:

@@ -3,8 +3,8 @@
 Fast paths bracket products otherwise and read weights past the layers that own them. That is the same function only if
 
 * nobody differentiates (backwards or forwards), traces, compiles, exports or maps the call over batches, since fast
-  paths write in place, decide by sizes, and use operators that these know no rules for; `associated` does not, and
-  asks `is_bracketed_freely` instead;
+  paths write in place, decide by sizes, and use operators that these know no rules for; what `associated` asks for has
+  rules of its own, and `is_bracketed_freely` instead;
 * autocasting, which chooses a precision for each operation, is off, and nobody looks at operations or replaces them (a
   `TorchFunctionMode` or `TorchDispatchMode`, which fake tensors and `make_fx` are, too);
 * tensors are PyTorch's own, of one floating dtype on one device, as rows of numbers in memory: a subclass (quantised,
@@ -31,7 +31,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 import perceiver_io.attention
 
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.7 and later
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorch 2.7 and later
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes by which a module's call is another than its class's.
 _REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
@@ -94,7 +94,7 @@ def is_bracketed_freely(*tensors: Tensor | None) -> bool:
 
     Gradients, autocasting, compilers and exporters may be there; forward derivatives, `vmap` and tracing may not.
     """
-    if torch.compiler.is_dynamo_compiling() and is_exporting():  # for all sizes, and here sizes are compared
+    if torch.compiler.is_dynamo_compiling() and _is_exporting():  # for all sizes, and here sizes are compared
         return False
     given = [tensor for tensor in tensors if tensor is not None]
     first = given[0]

@@ -1,8 +1,8 @@
 """Few queries of a single head that attend to many inputs, a block of inputs at a time, on CPUs, with gradients.
 
 Keys and values are the normalised inputs themselves, or linear maps of these. They exist for a block at a time, as
-scores do, which then stay in the cache. For the gradients all of them are computed again: what is kept is queries,
-inputs as they came, results, and a number for each query.
+scores do, which then stay in the cache. For the gradients all of them are computed again: beside what it is given, a
+training step keeps the results and a number for each query.
 """
 
 import math
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from perceiver_io.fast import choice
 from perceiver_io.fast.linear import product
 from perceiver_io.fast.online_softmax import OnlineSoftmax, exponentiate, score_unit
-from perceiver_io.fast.products import is_mapped_over, row_blocks
+from perceiver_io.fast.pieces import row_blocks
+from perceiver_io.fast.products import is_mapped_over, not_autocast
 
 # Values of each score that are at hand: the score, its weight, and what the inputs' own rows add.
 _NUMEL_PER_SCORE = 8
@@ -29,15 +30,23 @@ _NARROW = 64
 _SAFE_SCORE = 40
 
 
-def serves(inputs: Tensor) -> bool:
-    """Whether inputs may be attended to in blocks: on a CPU, in their own precision, and no compiler looks on."""
+def serves(queries: Tensor, inputs: Tensor) -> bool:
+    """Whether inputs may be attended to in blocks, and that is no slower: examples are gone through one by one.
+
+    On CPUs, in the inputs' own precision, where no compiler looks on. Gradients are for full precision, since in half
+    precision the scores of blocks would be rounded.
+    """
     if torch.compiler.is_compiling() or choice.kind_of(inputs) != "cpu":
         return False
-    return inputs.is_meta or not torch.is_autocast_enabled("cpu")
+    if not inputs.is_meta and torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.is_grad_enabled():
+        return inputs.dtype in (torch.float32, torch.float64) and has_blocks(queries, inputs)
+    return len(inputs) == 1 or has_blocks(queries, inputs)
 
 
 def has_blocks(queries: Tensor, inputs: Tensor) -> bool:
-    """Whether the scores, as a whole, would not fit in a CPU's cache."""
+    """Whether the scores of an example, as a whole, would not fit in a CPU's cache."""
     return len(_blocks(queries, inputs, _NUMEL_PER_SCORE)) > 1
 
 
@@ -106,46 +115,59 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, inputs, weight, mask, means, logs = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled() or is_mapped_over(gradient):
-            return *_plain_gradients(query, inputs, weight, mask, ctx.eps, gradient, needed), None, None
-        precision = logs.dtype
-        of_query, of_inputs, of_weight = (
-            torch.zeros_like(x, dtype=precision) if wanted else None
-            for x, wanted in zip((query, inputs, weight), needed, strict=True)
-        )
-        gradient = gradient.contiguous()
-        inner = (gradient.to(precision) * means).sum(-1, keepdim=True)  # the softmax's own part in all scores of a row
-        blocks = _blocks(query, inputs, _BACKWARD_NUMEL_PER_SCORE)
-        scaled = query * score_unit(query.dtype)
-        buffers = [_buffer(query, inputs, blocks) for _ in range(2)]
-        for example in range(len(inputs)):
-            rows, outer = query[example], gradient[example]
-            for part in blocks:
-                seen = inputs[example, part]
-                normed, mean, scale = torch.native_layer_norm(seen, seen.shape[-1:], None, None, ctx.eps)
-                keys, values = _keys_and_values(normed, weight, rows.shape[-1])
-                weights = _scores(scaled[example], keys, buffers[0]).to(precision)
-                if mask is not None:
-                    weights = weights.masked_fill_(~mask[example, :, part], -torch.inf)
-                weights = exponentiate(weights.sub_(logs[example]), query.dtype)
-                of_scores = _scores(outer, values, buffers[1]).to(precision).sub_(inner[example]).mul_(weights)
-                weights, of_scores = weights.to(query.dtype), of_scores.to(query.dtype)
-                if of_query is not None:
-                    of_query[example] += of_scores @ keys
-                if of_weight is None and of_inputs is None:
-                    continue
+        with not_autocast(gradient):
+            if torch.is_grad_enabled() or is_mapped_over(gradient):
+                found = _plain_gradients(query, inputs, weight, mask, ctx.eps, gradient, needed)
+            else:
+                found = _gradients(query, inputs, weight, mask, means, logs, ctx.eps, gradient, needed)
+        return *found, None, None
+
+
+def _gradients(
+    query: Tensor,
+    inputs: Tensor,
+    weight: Tensor | None,
+    mask: Tensor | None,
+    means: Tensor,
+    logs: Tensor,
+    eps: float,
+    gradient: Tensor,
+    needed: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """The gradients of query, inputs and weight that are needed, and None for others, a block at a time."""
+    of_query, of_inputs, of_weight = (
+        torch.zeros_like(x, memory_format=torch.contiguous_format) if is_wanted and x is not None else None
+        for x, is_wanted in zip((query, inputs, weight), needed, strict=True)
+    )
+    gradient, scaled = gradient.contiguous(), query * score_unit(query.dtype)
+    inner = (gradient * means).sum(-1, keepdim=True)  # the softmax's own part in all scores of a row
+    blocks = _blocks(query, inputs, _BACKWARD_NUMEL_PER_SCORE)
+    buffers = [_buffer(query, inputs, blocks) for _ in range(2)]
+    for example in range(len(inputs)):
+        rows, outer = query[example], gradient[example]
+        for part in blocks:
+            seen = inputs[example, part]
+            normed, mean, scale = torch.native_layer_norm(seen, seen.shape[-1:], None, None, eps)
+            keys, values = _keys_and_values(normed, weight, rows.shape[-1])
+            weights = _scores(scaled[example], keys, buffers[0])
+            if mask is not None:
+                weights = weights.masked_fill_(~mask[example, :, part], -torch.inf)
+            weights = exponentiate(weights.sub_(logs[example]), query.dtype)
+            of_scores = _scores(outer, values, buffers[1]).sub_(inner[example]).mul_(weights)
+            if of_query is not None:
+                of_query[example] += of_scores @ keys
+            if of_weight is not None:
+                columns = torch.cat([rows.T @ of_scores, outer.T @ weights])
+                of_weight += columns @ normed
+            if of_inputs is not None:
                 if weight is None:
                     of_normed = of_scores.T @ rows + weights.T @ outer
                 else:
-                    columns = torch.cat([rows.T @ of_scores, outer.T @ weights])
-                    if of_weight is not None:
-                        of_weight += columns @ normed
-                    of_normed = columns.T @ weight if of_inputs is not None else None
-                if of_inputs is not None:
-                    of_inputs[example, part] = torch.ops.aten.native_layer_norm_backward(
-                        of_normed, seen, seen.shape[-1:], mean, scale, None, None, [True, False, False]
-                    )[0]
-        return *(None if x is None else x.to(query.dtype) for x in (of_query, of_inputs, of_weight)), None, None
+                    of_normed = torch.cat([of_scores.T @ rows, weights.T @ outer], dim=-1) @ weight
+                of_inputs[example, part] = torch.ops.aten.native_layer_norm_backward(
+                    of_normed, seen, seen.shape[-1:], mean, scale, None, None, [True, False, False]
+                )[0]
+    return [of_query, of_inputs, of_weight]
 
 
 def _plain_gradients(
@@ -157,17 +179,20 @@ def _plain_gradients(
     gradient: Tensor,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """The gradients in operations that have gradients and rules for `vmap` themselves, all scores at once."""
+    """The same in operations that have gradients and rules for `vmap` themselves, all scores at once."""
     with torch.enable_grad():
-        normed = F.layer_norm(inputs, inputs.shape[-1:], eps=eps)
-        keys, values = _keys_and_values(normed, weight, query.shape[-1])
-        scores = query @ keys.mT
+        # Aliases: queries may depend on inputs, which is for those to differentiate who made them so.
+        aliases = [None if x is None else x.view_as(x) for x in (query, inputs, weight)]
+        rows, seen, projection = aliases
+        assert rows is not None and seen is not None
+        normed = F.layer_norm(seen, seen.shape[-1:], eps=eps)
+        keys, values = _keys_and_values(normed, projection, rows.shape[-1])
+        scores = rows @ keys.mT
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        means = scores.softmax(-1) @ values
-        given = zip((query, inputs, weight), needed, strict=True)
-        wanted = [x for x, is_wanted in given if is_wanted and x is not None]
-        found = iter(torch.autograd.grad(means, wanted, gradient, create_graph=True))
+        attended = scores.softmax(-1) @ values
+        wanted = [x for x, is_wanted in zip(aliases, needed, strict=True) if is_wanted and x is not None]
+        found = iter(torch.autograd.grad(attended, wanted, gradient, create_graph=True))
     return [next(found) if is_wanted else None for is_wanted in needed]
 
 

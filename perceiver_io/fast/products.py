@@ -2,37 +2,19 @@
 
 For one wide head, which torch's fused kernels do worst on GPUs, and for keys and values of the user's choosing: the
 inputs themselves, say, that `cross_attention` meets with queries and keys bracketed otherwise. Where the scores would
-pass a bound, examples, then queries are worked through in pieces; in compiled programs by an operator that compilers do
-not look into, where all scores at once would pass it, or their number varies. A query's scores are whole, so that each
-piece's softmax is exact. Of so many inputs that a piece has few queries, which would read all inputs again, a GPU goes
-through the inputs in blocks instead (`online_softmax`). The backward pass computes the scores again rather than keep
-them, and no gradient that nobody asks for: of pixels, say.
+pass a bound, examples, then queries are worked through in `pieces`; in compiled programs by an operator that compilers
+do not look into, and that has no second derivatives. The backward pass computes the scores again rather than keep them.
 """
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from perceiver_io.fast import choice
-from perceiver_io.fast.gate import is_exporting
-from perceiver_io.fast.linear import batched_product
-from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
-
-# Of the scores that exist at a time; their softmax takes as much again.
-MAX_SCORE_BYTES = 2 * 2**30
-# The same where scores are to stay in a CPU's cache.
-CACHED_SCORE_BYTES = 4 * 2**20
-# The backward pass holds four such matrices, and meets more pieces at little cost.
-_BACKWARD_SHARE = 4
-# Values of a block of rows and of what is computed from them that fit in a CPU's cache.
-_BLOCK_NUMEL = {"cpu": 2**23}
-# Fewer queries at a time take longer to read the inputs than to multiply by them.
-_FEWEST_QUERIES = 256
+from perceiver_io.fast.pieces import MAX_SCORE_BYTES, attend_in_pieces, gradients_in_pieces
 
 
 def attend_by_products(
@@ -58,13 +40,13 @@ def attend_by_products(
     if mask is not None:
         attends = mask.any(-1, keepdim=True)
         mask = (mask | ~attends).expand(batch, -1, key.shape[1])  # a row of nothing is no softmax: all, and is wiped
-    with nullcontext() if query.is_meta else torch.autocast(query.device.type, enabled=False):
-        if torch.compiler.is_compiling() and _is_cut_later(query, key, max_score_bytes):
-            attended: Tensor = _cut_later(query, key, value, score_bias, mask, max_score_bytes)
+    with not_autocast(query):
+        if _is_compiled():
+            attended: Tensor = _attend(query, key, value, score_bias, mask, max_score_bytes)
         elif torch.is_grad_enabled():
             attended = _Recomputed.apply(query, key, value, score_bias, mask, max_score_bytes)  # type: ignore[no-untyped-call]
         else:
-            attended = _in_pieces(query, key, value, score_bias, mask, max_score_bytes)
+            attended = attend_in_pieces(query, key, value, score_bias, mask, max_score_bytes)
     return attended if attends is None else attended.masked_fill(~attends, 0.0)
 
 
@@ -93,42 +75,13 @@ def _autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(x.device.type))
 
 
-def _in_pieces(
-    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
-) -> Tensor:
-    value = key if value is None else value
-    pieces = list(_pieces(query, key, max_bytes))
-    first = pieces[0][1]
-    if choice.kind_of(query) == "cuda" and first.stop is not None and first.stop < min(query.shape[1], _FEWEST_QUERIES):
-        return _in_blocks(query, key, value, score_bias, mask, max_bytes)
-    if len(pieces) == 1:
-        return batched_product(_weights(query, key, score_bias, mask), value.transpose(1, 2))
-    attended = query.new_empty(*query.shape[:2], value.shape[-1])
-    for some, rows in pieces:
-        weights = _weights(*_cut(some, rows, query, key, score_bias, mask))
-        attended[some, rows] = batched_product(weights, value[some].transpose(1, 2))
-    return attended
-
-
-def _in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
-) -> Tensor:
-    """All queries with a block of inputs at a time."""
-    attended, unit = OnlineSoftmax(query, value.shape[-1]), score_unit(query.dtype)
-    query = query * unit
-    score_bias = None if score_bias is None else score_bias * unit
-    step = max(1, max_bytes // (4 * query.shape[0] * query.shape[1]))  # their exponentials are in float32
-    for first in range(0, key.shape[1], step):
-        part = slice(first, first + step)
-        scores = batched_product(query, key[:, part], None if score_bias is None else score_bias[:, :, part])
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
-        attended.add(batched_product(attended.weights(scores), value[:, part].transpose(1, 2)))
-    return attended.result()
+def not_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Keeps products to the precision of their operands."""
+    return nullcontext() if like.is_meta else torch.autocast(like.device.type, enabled=False)
 
 
 class _Recomputed(torch.autograd.Function):
-    """`_in_pieces` that keeps its arguments alone, and computes the scores anew for the gradients.
+    """`attend_in_pieces` that keeps its arguments alone, and computes the scores anew for the gradients.
 
     Where these are differentiated or mapped over in turn, all scores are there at once.
     """
@@ -138,103 +91,17 @@ class _Recomputed(torch.autograd.Function):
         query, key, value, score_bias, mask, max_bytes = arguments
         ctx.save_for_backward(query, key, value, score_bias, mask)
         ctx.max_bytes = max_bytes
-        return _in_pieces(*arguments)
+        return attend_in_pieces(*arguments)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, score_bias, mask = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
-        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_mapped_over(gradient)):
-            return *_gradients(query, key, value, score_bias, mask, gradient, needed), None, None
-        return *_gradients_in_pieces(query, key, value, score_bias, mask, ctx.max_bytes, gradient, needed), None, None
-
-
-def _gradients_in_pieces(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    score_bias: Tensor | None,
-    mask: Tensor | None,
-    max_bytes: int,
-    gradient: Tensor,
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    values = key if value is None else value
-    of_query, of_key, of_value, of_bias = (
-        torch.zeros_like(x) if is_wanted and x is not None else None
-        for x, is_wanted in zip((query, key, value, score_bias), needed, strict=True)
-    )
-    for some, rows in _pieces(query, key, max_bytes // _BACKWARD_SHARE):
-        part = _cut(some, rows, query, key, score_bias, mask)
-        weights, outer = _weights(*part), gradient[some, rows]
-        if of_value is not None:
-            of_value[some] += weights.transpose(1, 2) @ outer
-        if of_key is not None and value is None:
-            of_key[some] += weights.transpose(1, 2) @ outer
-        of_weights = batched_product(outer, values[some])
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-        if of_query is not None:
-            of_query[some, rows] = batched_product(of_scores, part[1].transpose(1, 2))
-        if of_key is not None:
-            of_key[some] += of_scores.transpose(1, 2) @ part[0]
-        if of_bias is not None:
-            of_bias[some] += of_scores.sum(1, keepdim=True)
-    return [of_query, of_key, of_value, of_bias]
-
-
-def _is_cut_later(query: Tensor, key: Tensor, max_bytes: int) -> bool:
-    """Whether a compiled program has to decide in how many pieces it works when it runs."""
-    sizes = (*query.shape[:2], key.shape[1])
-    if is_exporting():  # what reads the program knows no operators of this library
-        return False
-    return not all(type(size) is int for size in sizes) or math.prod(sizes) * query.element_size() > max_bytes
-
-
-_ARGUMENTS = "Tensor query, Tensor key, Tensor? value, Tensor? score_bias, Tensor? mask, int max_bytes"
-_LIBRARY = "perceiver_io"
-
-
-@torch.library.custom_op(f"{_LIBRARY}::attend_by_products", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
-def _cut_later(
-    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
-) -> Tensor:
-    """`_in_pieces` as one operation, which compilers call as it is."""
-    return _in_pieces(query, key, value, score_bias, mask, max_bytes)
-
-
-@_cut_later.register_fake
-def _shape_of_attended(query: Tensor, key: Tensor, value: Tensor | None, *_: Any) -> Tensor:
-    return query.new_empty(*query.shape[:2], (key if value is None else value).shape[-1])
-
-
-@torch.library.custom_op(
-    f"{_LIBRARY}::gradients_of_products",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor gradient, bool[] needed) -> Tensor[]",
-)
-def _cut_backwards(*arguments: Any) -> list[Tensor]:
-    """The gradients that are needed, in the order of the tensors."""
-    return [x for x in _gradients_in_pieces(*arguments) if x is not None]
-
-
-@_cut_backwards.register_fake
-def _shapes_of_gradients(*arguments: Any) -> list[Tensor]:
-    needed = arguments[-1]
-    return [torch.empty_like(x) for x, is_wanted in zip(arguments[:4], needed, strict=True) if is_wanted]
-
-
-def _keep_for_gradients(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.max_bytes = inputs[5]
-
-
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    needed = list(ctx.needs_input_grad[:4])
-    found = iter(_cut_backwards(*ctx.saved_tensors, ctx.max_bytes, gradient, needed))
-    return *(next(found) if is_wanted else None for is_wanted in needed), None, None
-
-
-_cut_later.register_autograd(_differentiate, setup_context=_keep_for_gradients)
+        with not_autocast(gradient):
+            if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_mapped_over(gradient)):
+                return *_gradients(query, key, value, score_bias, mask, gradient, needed), None, None
+            found = gradients_in_pieces(query, key, value, score_bias, mask, ctx.max_bytes, gradient, needed)
+            return *found, None, None
 
 
 def is_mapped_over(gradient: Tensor) -> bool:
@@ -272,40 +139,54 @@ def _gradients(
     return [one if is_wanted else None for one, is_wanted in zip(gradients, needed, strict=True)]
 
 
-def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    scores = batched_product(query, key, score_bias)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1)
+def _is_compiled() -> bool:
+    """Whether a compiler looks on, and no exporter, whose readers know no operators of this library.
+
+    PyTorch 2.6 and before do not tell the two apart.
+    """
+    is_exporting = getattr(torch.compiler, "is_exporting", lambda: True)
+    return torch.compiler.is_compiling() and not is_exporting()
 
 
-def _pieces(query: Tensor, key: Tensor, max_bytes: int) -> Iterator[tuple[slice, slice]]:
-    """Examples, and queries of these, whose scores have at most so many bytes."""
-    if torch.compiler.is_compiling():  # asking for sizes would make a program for these alone
-        yield slice(None), slice(None)
-        return
-    (batch, rows, _), inputs = query.shape, key.shape[1]
-    row_bytes = inputs * query.element_size()
-    # A CPU works on several examples at a time only where their scores stay in its cache.
-    bytes_of_examples = min(max_bytes, CACHED_SCORE_BYTES) if choice.kind_of(query) == "cpu" else max_bytes
-    examples = max(1, min(batch, bytes_of_examples // max(1, rows * row_bytes)))
-    step = max(1, min(rows, max_bytes // max(1, row_bytes)))
-    for first in range(0, batch, examples):
-        for row in range(0, rows, step):
-            yield slice(first, first + examples), slice(row, row + step)
+_ARGUMENTS = "Tensor query, Tensor key, Tensor? value, Tensor? score_bias, Tensor? mask, int max_bytes"
 
 
-def _cut(
-    some: slice, rows: slice, query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Arguments of `_weights` for a piece."""
-    if mask is not None:
-        mask = mask[some] if mask.shape[1] == 1 else mask[some, rows]
-    return query[some, rows], key[some], None if score_bias is None else score_bias[some], mask
+@torch.library.custom_op("perceiver_io::attend_by_products", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor")
+def _attend(*arguments: Any) -> Tensor:
+    """`attend_in_pieces` as one operation, which compilers call as it is."""
+    return attend_in_pieces(*arguments)
 
 
-def row_blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
-    """Consecutive pieces of rows whose intermediate values are of bounded size."""
-    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
-    size = max(256, numel // numel_per_row)
-    return [slice(start, start + size) for start in range(0, rows, size)]
+@_attend.register_fake
+def _shape_of_attended(query: Tensor, key: Tensor, value: Tensor | None, *_: Any) -> Tensor:
+    return query.new_empty(*query.shape[:2], (key if value is None else value).shape[-1])
+
+
+@torch.library.custom_op(
+    "perceiver_io::gradients_of_products",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor gradient, bool[] needed) -> Tensor[]",
+)
+def _differentiate(*arguments: Any) -> list[Tensor]:
+    """Those of `gradients_in_pieces` that are needed."""
+    return [x for x in gradients_in_pieces(*arguments) if x is not None]
+
+
+@_differentiate.register_fake
+def _shapes_of_gradients(*arguments: Any) -> list[Tensor]:
+    wanted = [x for x, is_wanted in zip(arguments[:4], arguments[-1], strict=True) if is_wanted]
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in wanted]
+
+
+def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.max_bytes = inputs[5]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    needed = list(ctx.needs_input_grad[:4])
+    found = iter(_differentiate(*ctx.saved_tensors, ctx.max_bytes, gradient, needed))
+    return *(next(found) if is_wanted else None for is_wanted in needed), None, None
+
+
+_attend.register_autograd(_backward, setup_context=_keep_arguments)

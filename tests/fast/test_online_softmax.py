@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perceiver_io.fast import products
+from perceiver_io.fast import pieces
 from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
 from perceiver_io.fast.products import attend_by_products
 from perceiver_io.fast.waiting import NothingWaits
@@ -64,13 +64,13 @@ def test_few_queries_at_a_time_go_through_blocks_of_inputs(
 ) -> None:
     given = operands(mask, bias, value)
     blocks: list[int] = []
-    in_blocks = products._in_blocks
+    in_blocks = pieces._in_blocks
 
     def counted(*arguments: Tensor) -> Tensor:
         blocks.append(1)
         return in_blocks(*arguments)
 
-    monkeypatch.setattr(products, "_in_blocks", counted)
+    monkeypatch.setattr(pieces, "_in_blocks", counted)
     for max_bytes in (ROW_BYTES, 2 * ROW_BYTES, QUERIES * ROW_BYTES, 10**9):
         results = []
         for bound in (10**9, max_bytes):
@@ -100,6 +100,6 @@ def test_half_precision_is_as_exact_as_at_once(dtype: torch.dtype) -> None:
 
 
 def test_cpus_keep_to_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_in_blocks", None)
+    monkeypatch.setattr(pieces, "_in_blocks", None)
     given = operands(mask=True, bias=True, value=True)
     torch.testing.assert_close(attend_by_products(**given, max_score_bytes=ROW_BYTES), attend_by_products(**given))

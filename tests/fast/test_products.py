@@ -18,7 +18,8 @@ from perceiver_io import CrossAttention, PerceiverEncoder, accelerate
 from perceiver_io.attention import attend
 from perceiver_io.fast import cross_attention
 from perceiver_io.fast.choice import Heads, Way, choose
-from perceiver_io.fast.products import MAX_SCORE_BYTES, attend_by_products, attend_heads_by_products
+from perceiver_io.fast.pieces import MAX_SCORE_BYTES
+from perceiver_io.fast.products import attend_by_products, attend_heads_by_products
 from tests.randomised import randomised
 
 BOUNDS = [1, 100, MAX_SCORE_BYTES]
@@ -46,6 +47,16 @@ def test_products_attend(
     torch.testing.assert_close(attended, attend(query, key, value, mask), rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_are_as_precise_where_autocasting_is_on() -> None:
+    query, key = torch.randn(1, 7, 4, requires_grad=True), torch.randn(3, 11, 4, requires_grad=True)
+    results = []
+    for is_on in (True, False):
+        output = attend_by_products(query, key).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_on):
+            results.append(torch.autograd.grad(output, (query, key)))
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize("own_values", [True, False])
 @pytest.mark.parametrize("masked", [True, False])
@@ -64,6 +75,7 @@ def test_derivatives(bound: int, own_values: bool, masked: bool) -> None:
     assert torch.autograd.gradgradcheck(attended, (query, key, value, bias))
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="needs PyTorch 2.7 to tell exporters apart")
 def test_compiled_programs_keep_to_the_bound() -> None:
     words = [sys.executable, "-W", "ignore", "-c", _COMPILED]
     ended = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
@@ -73,53 +85,69 @@ def test_compiled_programs_keep_to_the_bound() -> None:
 # In a process of its own: the run-time checks of these tests cannot be compiled.
 _COMPILED = """
 import torch
-from perceiver_io.fast import products
+from perceiver_io.fast import pieces, products
 
-graphs = []
+graphs, sizes = [], []
+whole = pieces._weights
 
 def backend(graph, inputs):
-    graphs.append(str(graph.graph))
+    graphs.append(graph)
     return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
 
-def operands(batch):
-    shapes = (1, 7, 4), (batch, 11, 4), (batch, 11, 5), (batch, 1, 11)
-    return [torch.randn(*shape, requires_grad=True) for shape in shapes], torch.rand(batch, 1, 11) > 0.4
-
-def check(attend, batch, given, bound, gradients):
-    (query, key, value, bias), mask = operands(batch)
-    values = value if given[0] else None
-    masks = mask if given[1] else None
-    wanted = [query, key, bias] + ([value] if given[0] else [])
-    results = []
-    for function in (products.attend_by_products, attend):
-        with torch.set_grad_enabled(gradients):
-            output = function(query, key, values, bias, masks, bound)
-            results.append([output, *(torch.autograd.grad(output.sin().sum(), wanted) if gradients else ())])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs)
-
-sizes = []
-whole = products._weights
-
 def weights(query, *others):
-    if not torch.compiler.is_compiling():
-        sizes.append(len(query) * query.shape[1])
+    sizes.append(len(query) * query.shape[1])
     return whole(query, *others)
 
-products._weights = weights
-for given in ((True, True), (False, False), (True, False)):
+pieces._weights = weights
+BOUND = 3 * 11 * 4  # three rows of scores; the backward pass has a quarter
+for own_values in (True, False):
     for gradients in (True, False):
-        for bound, batches in ((2**31, [2]), (11 * 4 * 3, [2]), (11 * 4 * 3, [2, 3, 4])):
-            torch._dynamo.reset()
-            graphs.clear()
-            attend = torch.compile(products.attend_by_products, backend=backend, fullgraph=True)
-            for batch in batches:
+        torch._dynamo.reset()
+        graphs.clear()
+        attend = torch.compile(products.attend_by_products, backend=backend, fullgraph=True)
+        for batch in (2, 3, 4):
+            shapes = (1, 7, 4), (batch, 11, 4), (batch, 1, 11), (batch, 11, 5)
+            given = [torch.randn(*shape, requires_grad=True) for shape in shapes]
+            query, key, bias, value = given if own_values else (*given[:3], None)
+            mask = torch.rand(batch, 1, 11) > 0.4
+            results = []
+            for function, bound in ((products.attend_by_products, 2**31), (attend, BOUND)):
                 sizes.clear()
-                check(attend, batch, given, bound, gradients)
-                assert bound == 2**31 or max(sizes) <= 3, sizes
-            is_cut = "perceiver_io.attend_by_products" in graphs[-1]
-            assert is_cut == (bound < 2**31), graphs[-1]
-            assert len(graphs) <= 2, len(graphs)  # one more for any number of examples
+                with torch.set_grad_enabled(gradients):
+                    output = function(query, key, value, bias, mask, bound)
+                    assert max(sizes) <= 3 or function is not attend, sizes
+                    wanted = given if own_values else given[:3]
+                    sizes.clear()
+                    found = torch.autograd.grad(output.sin().sum(), wanted) if gradients else ()
+                    assert set(sizes) <= {1} or function is not attend, sizes
+                results.append([output, *found])
+            for ours, theirs in zip(*results, strict=True):
+                torch.testing.assert_close(ours, theirs)
+        assert len(graphs) == 2, len(graphs)  # one more for any number of examples
+
+# A number of examples that may be any, and one for which scores would pass the bound at once.
+torch._dynamo.reset()
+query, key = torch.randn(1, 7, 4), torch.randn(3, 11, 4)
+torch._dynamo.mark_dynamic(key, 0, min=2, max=10**7)
+expected = products.attend_by_products(query, key)
+attend = torch.compile(lambda query, key: products.attend_by_products(query, key), backend=backend, fullgraph=True)
+torch.testing.assert_close(attend(query, key), expected)
+
+pieces._weights = whole
+# Exported programs know no operators of this library.
+class Attends(torch.nn.Module):
+    def forward(self, query, key):
+        return products.attend_by_products(query, key, max_score_bytes=BOUND)
+
+query, key = torch.randn(5, 7, 4), torch.randn(5, 11, 4)
+batch = {0: torch.export.Dim("batch", min=1, max=64)}
+for strict in (True, False):
+    with torch.no_grad():
+        program = torch.export.export(
+            Attends(), (query[:3], key[:3]), dynamic_shapes={"query": batch, "key": batch}, strict=strict
+        )
+    assert "perceiver_io." not in str(program.graph)
+    torch.testing.assert_close(program.module()(query, key), products.attend_by_products(query, key))
 """
 
 

@@ -1,0 +1,134 @@
+"""Attention by products, and its gradients, for so many examples and queries at a time that scores stay in a bound.
+
+A query's scores are whole, so that each piece's softmax is exact. Of so many inputs that a piece has few queries, which
+would read all inputs again, a GPU goes through the inputs in blocks instead (`online_softmax`). The gradients compute
+the scores again, and nothing that nobody asks for: of pixels, say.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from perceiver_io.fast import choice
+from perceiver_io.fast.linear import batched_product
+from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
+
+# Of the scores that exist at a time; their softmax takes as much again.
+MAX_SCORE_BYTES = 2 * 2**30
+# The same where scores are to stay in a CPU's cache.
+_CACHED_SCORE_BYTES = 4 * 2**20
+# The backward pass holds four such matrices, and meets more pieces at little cost.
+_BACKWARD_SHARE = 4
+# Values of a block of rows and of what is computed from them that fit in a CPU's cache.
+_BLOCK_NUMEL = {"cpu": 2**23}
+# Fewer queries at a time take longer to read the inputs than to multiply by them.
+_FEWEST_QUERIES = 256
+
+
+def attend_in_pieces(
+    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
+    """Maps queries [batch, queries, channels], already scaled, to what they attend to; see `attend_by_products`."""
+    value = key if value is None else value
+    pieces = list(_pieces(query, key, max_bytes))
+    first = pieces[0][1]
+    if choice.kind_of(query) == "cuda" and first.stop is not None and first.stop < min(query.shape[1], _FEWEST_QUERIES):
+        return _in_blocks(query, key, value, score_bias, mask, max_bytes)
+    if len(pieces) == 1:
+        return batched_product(_weights(query, key, score_bias, mask), value.transpose(1, 2))
+    attended = query.new_empty(*query.shape[:2], value.shape[-1])
+    for some, rows in pieces:
+        weights = _weights(*_cut(some, rows, query, key, score_bias, mask))
+        attended[some, rows] = batched_product(weights, value[some].transpose(1, 2))
+    return attended
+
+
+def _in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
+    """All queries with a block of inputs at a time."""
+    attended, unit = OnlineSoftmax(query, value.shape[-1]), score_unit(query.dtype)
+    query = query * unit
+    score_bias = None if score_bias is None else score_bias * unit
+    step = max(1, max_bytes // (4 * query.shape[0] * query.shape[1]))  # their exponentials are in float32
+    for first in range(0, key.shape[1], step):
+        part = slice(first, first + step)
+        scores = batched_product(query, key[:, part], None if score_bias is None else score_bias[:, :, part])
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, :, part], -torch.inf)
+        attended.add(batched_product(attended.weights(scores), value[:, part].transpose(1, 2)))
+    return attended.result()
+
+
+def gradients_in_pieces(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    score_bias: Tensor | None,
+    mask: Tensor | None,
+    max_bytes: int,
+    gradient: Tensor,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of query, key, value and bias that are needed, and None for others."""
+    values = key if value is None else value
+    of_query, of_key, of_value, of_bias = (
+        torch.zeros_like(x, memory_format=torch.contiguous_format) if is_wanted and x is not None else None
+        for x, is_wanted in zip((query, key, value, score_bias), needed, strict=True)
+    )
+    for some, rows in _pieces(query, key, max_bytes // _BACKWARD_SHARE):
+        part = _cut(some, rows, query, key, score_bias, mask)
+        weights, outer = _weights(*part), gradient[some, rows]
+        if of_value is not None:
+            of_value[some] += weights.transpose(1, 2) @ outer
+        if of_key is not None and value is None:
+            of_key[some] += weights.transpose(1, 2) @ outer
+        of_weights = batched_product(outer, values[some])
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        if of_query is not None:
+            of_query[some, rows] = batched_product(of_scores, part[1].transpose(1, 2))
+        if of_key is not None:
+            of_key[some] += of_scores.transpose(1, 2) @ part[0]
+        if of_bias is not None:
+            of_bias[some] += of_scores.sum(1, keepdim=True)
+    return [of_query, of_key, of_value, of_bias]
+
+
+def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    scores = batched_product(query, key, score_bias)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1)
+
+
+def _pieces(query: Tensor, key: Tensor, max_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Examples, and queries of these, whose scores have at most so many bytes."""
+    if torch.compiler.is_compiling():  # asking for sizes would make a program for these alone
+        yield slice(None), slice(None)
+        return
+    (batch, rows, _), inputs = query.shape, key.shape[1]
+    row_bytes = inputs * query.element_size()
+    # A CPU works on several examples at a time only where their scores stay in its cache.
+    bytes_of_examples = min(max_bytes, _CACHED_SCORE_BYTES) if choice.kind_of(query) == "cpu" else max_bytes
+    examples = max(1, min(batch, bytes_of_examples // max(1, rows * row_bytes)))
+    step = max(1, min(rows, max_bytes // max(1, row_bytes)))
+    for first in range(0, batch, examples):
+        for row in range(0, rows, step):
+            yield slice(first, first + examples), slice(row, row + step)
+
+
+def _cut(
+    some: slice, rows: slice, query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Arguments of `_weights` for a piece."""
+    if mask is not None:
+        mask = mask[some] if mask.shape[1] == 1 else mask[some, rows]
+    return query[some, rows], key[some], None if score_bias is None else score_bias[some], mask
+
+
+def row_blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
+    """Consecutive pieces of rows whose intermediate values are of bounded size."""
+    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
+    size = max(256, numel // max(1, numel_per_row))
+    return [slice(start, start + size) for start in range(0, rows, size)]
