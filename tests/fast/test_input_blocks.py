@@ -40,7 +40,7 @@ def test_derivatives(projects: bool, masked: bool, monkeypatch: pytest.MonkeyPat
     assert torch.autograd.gradgradcheck(attended, arguments)
 
 
-@pytest.mark.parametrize("sizes", [(2, 3), (6, 8), (14, 14), (80, 90)], ids=str)
+@pytest.mark.parametrize("sizes", [(2, 3), (14, 14), (80, 90)], ids=str)
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.float64, 1.0), (torch.float64, 300.0), (torch.float32, 1.0)])
 @pytest.mark.parametrize("trained_inputs", [True, False])
