@@ -18,7 +18,7 @@ from perceiver_io.fast import choice
 from perceiver_io.fast.linear import product
 from perceiver_io.fast.online_softmax import OnlineSoftmax, exponentiate, score_unit
 from perceiver_io.fast.pieces import row_blocks
-from perceiver_io.fast.products import is_mapped_over, not_autocast
+from perceiver_io.fast.products import attend_by_products, is_mapped_over, not_autocast
 
 # Values of each score that are at hand: the score, its weight, and what the inputs' own rows add.
 _NUMEL_PER_SCORE = 8
@@ -179,7 +179,7 @@ def _plain_gradients(
     gradient: Tensor,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """The same in operations that have gradients and rules for `vmap` themselves, all scores at once."""
+    """The same in operations that have gradients and rules for `vmap` themselves."""
     with torch.enable_grad():
         # Aliases: queries may depend on inputs, which is for those to differentiate who made them so.
         aliases = [None if x is None else x.view_as(x) for x in (query, inputs, weight)]
@@ -187,10 +187,7 @@ def _plain_gradients(
         assert rows is not None and seen is not None
         normed = F.layer_norm(seen, seen.shape[-1:], eps=eps)
         keys, values = _keys_and_values(normed, projection, rows.shape[-1])
-        scores = rows @ keys.mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        attended = scores.softmax(-1) @ values
+        attended = attend_by_products(rows, keys, values, mask=mask)
         wanted = [x for x, is_wanted in zip(aliases, needed, strict=True) if is_wanted and x is not None]
         found = iter(torch.autograd.grad(attended, wanted, gradient, create_graph=True))
     return [next(found) if is_wanted else None for is_wanted in needed]
