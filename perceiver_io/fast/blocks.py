@@ -1,8 +1,10 @@
 """Attention in blocks, so that scores stay in a CPU's cache where they can, for inference.
 
-Two products with a softmax between, for some heads and queries at a time, each block in the memory of the one before.
-In bfloat16, keys and values of those heads are stored in full first: of strided ones, as heads are that lie side by
-side in a row, oneDNN makes copies of its own for each product.
+Two products with exponentials between, for some heads and queries at a time, each block in the memory of the last one.
+Scores are in bits, and their powers of two are summed as they are: looking for the largest score of each row first, as
+softmax does, takes as long again. Only where a sum comes near the ends of the numbers' range are a block's scores
+computed again, and the largest subtracted. In bfloat16, keys and values of the heads are stored in full first: of
+strided ones, as heads are that lie side by side in a row, oneDNN makes copies of its own for each product.
 """
 
 import math
@@ -10,6 +12,7 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 # Queries at a time: fewer take longer to read the inputs, more do not make the products faster.
 _QUERIES = 256
@@ -31,12 +34,13 @@ def attend_in_blocks(
     """
     (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (query, key, mask) if x is not None))
     heads, inputs = key.shape[1:3]
-    query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query * key.shape[-1] ** -0.5, key, value))
+    query = query * (key.shape[-1] ** -0.5 / math.log(2))
+    query, key, value = (x.expand(batch, -1, -1, -1).flatten(0, 1) for x in (query, key, value))
     attended = query.new_empty(*query.shape[:2], value.shape[-1])
     forbidden = None if mask is None else _Forbidden(mask, heads)
     num_heads, num_queries = _block(query.shape[0], query.shape[1], inputs)
-    scores = query.new_empty(num_heads * num_queries * inputs)
-    weights = torch.empty_like(scores)
+    memory = query.new_empty(num_heads * num_queries * inputs)
+    has_large_scores = False
     for some in _parts(len(query), num_heads):
         keys, values = key[some], value[some]
         if query.dtype == torch.bfloat16:
@@ -44,15 +48,34 @@ def attend_in_blocks(
         for rows in _parts(query.shape[1], num_queries):
             queries = query[some, rows]
             size = (queries.shape[0], queries.shape[1], inputs)
-            some_scores = scores[: math.prod(size)].view(size)
-            some_weights = weights[: math.prod(size)].view(size)
-            torch.bmm(queries, keys.mT, out=some_scores)
-            if forbidden is not None:
-                some_scores.masked_fill_(forbidden.of(some, rows), -torch.inf)
-            torch.softmax(some_scores, -1, out=some_weights)
-            attended[some, rows] = torch.bmm(some_weights, values)
+            weights = memory[: math.prod(size)].view(size)
+            hidden = None if forbidden is None else forbidden.of(some, rows)
+            total = None if has_large_scores else _exponentiate(_scores(queries, keys, hidden, weights))
+            if total is None or not _is_in_range(total):
+                has_large_scores = True  # in the blocks to come as well, most likely
+                scores = _scores(queries, keys, hidden, weights)
+                total = _exponentiate(scores.sub_(scores.amax(-1, keepdim=True)))
+            attended[some, rows] = torch.bmm(weights, values).div_(total)
     attended = attended.unflatten(0, (batch, heads))
     return attended if forbidden is None else attended.masked_fill_(forbidden.everywhere, 0.0)
+
+
+def _scores(queries: Tensor, keys: Tensor, forbidden: Tensor | None, memory: Tensor) -> Tensor:
+    torch.bmm(queries, keys.mT, out=memory)
+    return memory if forbidden is None else memory.masked_fill_(forbidden, -torch.inf)
+
+
+def _exponentiate(scores: Tensor) -> Tensor:
+    """Writes powers of two over the scores, and returns their sums."""
+    return scores.exp2_().sum(-1, keepdim=True)
+
+
+def _is_in_range(total: Tensor) -> bool:
+    """Whether no exponential overflowed, and those that vanished are nothing beside their row's sum."""
+    if total.is_meta or isinstance(total, FakeTensor):
+        return True
+    largest = torch.finfo(total.dtype).max ** 0.5
+    return bool((total.amax() < largest) & (total.amin() > 1 / largest))
 
 
 class _Forbidden:

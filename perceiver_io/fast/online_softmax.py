@@ -52,7 +52,8 @@ class OnlineSoftmax:
         """
         if self._is_bounded:
             weights = exponentiate(scores, self._dtype)
-            self._total.add_(weights.sum(-1, keepdim=True, dtype=self._precision))
+            # Rounded once: a sum of another precision than what is summed takes a copy of all of it.
+            self._total.add_(weights.sum(-1, keepdim=True))
             return weights
         scores = scores.to(self._precision)
         best = torch.maximum(self._best, scores.amax(-1, keepdim=True))

@@ -20,8 +20,8 @@ MAX_SCORE_BYTES = 2 * 2**30
 _CACHED_SCORE_BYTES = 4 * 2**20
 # The backward pass holds four such matrices, and meets more pieces at little cost.
 _BACKWARD_SHARE = 4
-# Values of a block of rows and of what is computed from them that fit in a CPU's cache.
-_BLOCK_NUMEL = {"cpu": 2**23}
+# Of a block of rows and of what is computed from them, so that they fit in a CPU's cache.
+_BLOCK_BYTES = {"cpu": 2**24}
 # Fewer queries at a time take longer to read the inputs than to multiply by them.
 _FEWEST_QUERIES = 256
 
@@ -129,6 +129,7 @@ def _cut(
 
 def row_blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
     """Consecutive pieces of rows whose intermediate values are of bounded size."""
-    numel = _BLOCK_NUMEL.get(choice.kind_of(like), MAX_SCORE_BYTES // like.element_size())
-    size = max(256, numel // max(1, numel_per_row))
+    size = max(
+        256, _BLOCK_BYTES.get(choice.kind_of(like), MAX_SCORE_BYTES) // (like.element_size() * max(1, numel_per_row))
+    )
     return [slice(start, start + size) for start in range(0, rows, size)]

@@ -33,6 +33,19 @@ def test_attention_in_blocks(num_scores: int, mask: torch.Tensor | None, monkeyp
             assert (blocks.attend_in_blocks(query, key, value, mask)[nothing] == 0).all()
 
 
+@pytest.mark.parametrize("score", [100.0, -100.0, 1000.0, -1000.0])
+def test_blocks_of_scores_beyond_what_can_be_exponentiated(score: float) -> None:
+    query, key, value = torch.randn(1, 2, 600, 16), torch.randn(1, 2, 300, 16), torch.randn(1, 2, 300, 16)
+    query[..., 0], key[..., 0] = 4.0, 0.0
+    key[:, 1, :, 0] = score  # of one head, and all of its inputs
+    expected = attend(query.double(), key.double(), value.double())
+    attended = blocks.attend_in_blocks(query, key, value)
+    torch.testing.assert_close(attended.double(), expected, rtol=0, atol=1e-6 * abs(score))
+    torch.testing.assert_close(attended[:, 0].double(), expected[:, 0], rtol=0, atol=2e-6)
+    half = blocks.attend_in_blocks(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    assert half.isfinite().all() and half.abs().max() <= value.abs().max() * 1.02  # means still, of rounded scores
+
+
 def test_blocks_mind_no_default_device() -> None:
     query, key, value = torch.randn(2, 3, 5, 6), torch.randn(2, 3, 11, 6), torch.randn(2, 3, 11, 10)
     mask = MASKS["inputs"]

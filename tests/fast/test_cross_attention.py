@@ -76,7 +76,7 @@ def test_look_up(
 
 
 def test_blocks_smaller_than_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_BLOCK_NUMEL", {"cpu": 1})  # 256 rows, the least
+    monkeypatch.setattr(pieces, "_BLOCK_BYTES", {"cpu": 1})  # 256 rows, the least
     block = block_of()
     few, many = torch.randn(1, 5, 10), torch.randn(1, 5, 14)
     inputs, queries = torch.randn(1, 1000, 14), torch.randn(1, 1000, 10)
@@ -135,7 +135,7 @@ def test_keys_and_values_of_narrow_heads_are_computed_in_blocks(monkeypatch: pyt
             expected = block(few, inputs, masked)
             assert not called  # the scores fit in the cache
             with monkeypatch.context() as context:
-                context.setattr(pieces, "_BLOCK_NUMEL", {"cpu": 1})
+                context.setattr(pieces, "_BLOCK_BYTES", {"cpu": 1})
                 found = block(few, inputs, masked)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         assert called == [{"projects": True}]

@@ -17,7 +17,7 @@ from tests.randomised import randomised
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 256 inputs, the least."""
-    monkeypatch.setattr(pieces, "_BLOCK_NUMEL", {"cpu": 1})
+    monkeypatch.setattr(pieces, "_BLOCK_BYTES", {"cpu": 1})
 
 
 def variable(*shape: int) -> Tensor:
