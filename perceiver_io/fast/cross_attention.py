@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perceiver_io.attention import MLP, Attention, Cache, CrossAttention, Rotations, unattended_as_zeros
-from perceiver_io.fast import associated, choice, input_blocks
+from perceiver_io.fast import alignment, associated, choice, input_blocks
+from perceiver_io.fast.alignment import lengthened, missing
 from perceiver_io.fast.attention import FastAttention, FastMLP, activated
 from perceiver_io.fast.gate import (
     are_alike,
@@ -222,45 +223,57 @@ class _LookUp:
         key = apply_linear(attention.key, normed) * attention.key.out_features**-0.5
         self.block = block
         self.padding = padding
-        self.readout = readout
         key_rows = product(key, attention.query.weight.T)  # [B, N, C]: Wq goes to the keys
         score_bias = key_rows @ norm.bias
         if attention.query.bias is not None:
             score_bias = score_bias + key @ attention.query.bias
-        self.score_bias = score_bias.unsqueeze(1)
+        self.score_bias: Tensor | None = score_bias.unsqueeze(1)
         key_rows = key_rows * norm.weight
         if padding is not None:
             # Shared channels of a normalised row are (padding - mean) / deviation: two columns, for both terms.
             own, shared = key_rows.split([key_rows.shape[2] - len(padding), len(padding)], dim=2)
             key_rows = torch.cat([own, (shared @ padding).unsqueeze(2), -key_rows.sum(2, keepdim=True)], dim=2)
+        if alignment.is_wanted(latents):
+            key_rows, self.score_bias = alignment.with_biases(key_rows, self.score_bias), None
         self.key_rows = key_rows
-        # Wo goes to the values, which are [B, C, N] as the second factor of a product.
-        self.value_columns = product(apply_linear(attention.value, normed), attention.output.weight)
-        self.value_columns = self.value_columns.transpose(1, 2).contiguous()
-        self.output_bias = attention.output.bias
+        # Wo goes to the values, and its bias, since weights add up to 1.
+        value_rows = product(apply_linear(attention.value, normed), attention.output.weight, attention.output.bias)
+        value_rows = lengthened(value_rows, key_rows.shape[1] - value_rows.shape[1], dim=1)
+        self.channels = value_rows.shape[2]
+        self.more = missing(self.channels, value_rows)  # zeros, after the channels
+        # [B, C, N] as the second factor of a product.
+        self.value_columns = lengthened(value_rows, self.more).transpose(1, 2).contiguous()
+        self.of_nothing = lengthened(attention.output.bias, self.more) if attention.output.bias is not None else None
+        self.readout = None if readout is None else readout.aligned()
+        self.outputs = None if readout is None else len(readout.weight)
         self.hidden_readout = None
         if readout is not None and _composes(block, readout):
             # The MLP's second layer and the readout compose into one small matrix.
-            self.hidden_readout = readout.after(AffineMap(block.mlp.output.weight, block.mlp.output.bias))
+            composed = readout.after(AffineMap(block.mlp.output.weight, block.mlp.output.bias))
+            self.hidden_readout = composed.aligned()
 
     def __call__(
         self, queries: Float[Tensor, "#batch queries own_channels"], mask: Bool[Tensor, "#batch queries 1"] | None
     ) -> Float[Tensor, "batch queries out_channels"]:
         """Decodes a block of queries."""
         block = self.block
-        weights = batched_product(self._normalised(queries), self.key_rows, self.score_bias).softmax(-1)
-        bias = None if self.output_bias is None else self.output_bias[None, None]
-        x = batched_product(weights, self.value_columns, bias)
-        if mask is not None:  # of no attention, the bias is left
-            x = torch.where(mask, x, x.new_zeros(()) if bias is None else bias)
+        rows = self._normalised(queries)
+        if self.score_bias is None:
+            rows = alignment.with_ones(rows, self.key_rows.shape[2])
+        x = batched_product(batched_product(rows, self.key_rows, self.score_bias).softmax(-1), self.value_columns)
+        if mask is not None:
+            x = torch.where(mask, x, x.new_zeros(()) if self.of_nothing is None else self.of_nothing)
         if block.use_query_residual:
-            x = x + pad(queries, self.padding)
-        normed = block.mlp_norm(x)
+            x = x + lengthened(pad(queries, self.padding), self.more)
+        channels = x[..., : self.channels]
+        normed = block.mlp_norm(channels)
         if self.readout is None:
-            return x + block.mlp(normed)
+            return channels + block.mlp(normed)
         if self.hidden_readout is None:
-            return self.readout(x + block.mlp(normed))
-        return product(x, self.readout.weight) + self.hidden_readout(activated(block.mlp, normed))
+            outputs = self.readout(lengthened(channels + block.mlp(normed), self.more))
+        else:
+            outputs = product(x, self.readout.weight) + self.hidden_readout(_activated(block.mlp, normed))
+        return outputs[..., : self.outputs]
 
     def _normalised(self, queries: Tensor) -> Tensor:
         """Rows that meet `key_rows`: normalised queries, the padding's share of these in two columns."""
@@ -278,6 +291,16 @@ class _LookUp:
         shared = (padding - centre).square().sum() + len(padding) * (centre - mean).square()
         scale = ((own + shared) / channels + norm.eps).rsqrt()
         return torch.cat([own_rows * scale, scale, mean * scale], dim=-1).to(queries.dtype)
+
+
+def _activated(mlp: MLP, x: Tensor) -> Tensor:
+    """The hidden layer of an MLP after its activation, with zeros after its channels where rows are aligned."""
+    hidden = mlp.hidden
+    if mlp.activation == "gelu_tanh" and is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
+        layer = AffineMap(hidden.weight, hidden.bias).aligned()  # what is zero stays so
+        return product(lengthened(x, missing(x.shape[-1], x)), layer.weight, layer.bias, "gelu")
+    x = activated(mlp, x)
+    return lengthened(x, missing(x.shape[-1], x))
 
 
 def _composes(block: CrossAttention, readout: AffineMap) -> bool:

@@ -2,10 +2,10 @@
 
 On CPUs that are not Intel's, MKL, which `torch.nn.functional.linear` calls for float32, reaches less than half of the
 speed of oneDNN, which is part of the same torch (195 against 440 GFLOP/s on two Zen 5 cores, equally precise). oneDNN
-also applies the GELU of an MLP while the product is still in the cache. It has no gradient. In
-bfloat16, where the processor multiplies that, torch calls oneDNN itself, but copies the bias first and applies the GELU
-in a pass of its own. A single row is another matter: its product takes as long as its weight takes to be
-read, and a batch of two products (MKL's) reads at twice the rate of one, be it MKL's or oneDNN's.
+also applies the GELU of an MLP while the product is still in the cache. It has no gradient. In bfloat16, where the
+processor multiplies that, torch calls oneDNN itself, but copies the bias first and applies the GELU in a pass of its
+own. On GPUs cuBLAS applies the GELU. A single row is another matter: its product takes as long as its weight takes to
+be read, and a batch of two products (MKL's) reads at twice the rate of one, be it MKL's or oneDNN's.
 """
 
 import math
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from perceiver_io.fast import choice
+from perceiver_io.fast.alignment import lengthened, missing
 from perceiver_io.fast.gate import are_alike, is_untouched
 
 
@@ -37,6 +38,9 @@ def product(
                 x.contiguous(), weight.contiguous(), bias, activation, [], algorithm
             )
         result = row_product(x, weight, bias)
+    elif activation == "gelu" and bias is not None and _cublas_applies_gelu(x, weight, bias):
+        rows = torch._addmm_activation(bias, x.reshape(-1, x.shape[-1]), weight.T, use_gelu=True)
+        return rows.view(*x.shape[:-1], -1)
     else:
         result = F.linear(x, weight, bias)
     return F.gelu(result, approximate="tanh") if activation == "gelu" else result
@@ -122,6 +126,12 @@ class AffineMap(NamedTuple):
         bias = self.bias if first.bias is None else product(first.bias, self.weight, self.bias)
         return AffineMap(product(self.weight, first.weight.T), bias)
 
+    def aligned(self) -> "AffineMap":
+        """The same map with features of an `alignment` after its own, for rows that have zeros there, too."""
+        more_outputs, more_inputs = (missing(size, self.weight) for size in self.weight.shape)
+        bias = None if self.bias is None else lengthened(self.bias, more_outputs)
+        return AffineMap(lengthened(lengthened(self.weight, more_inputs), more_outputs, dim=0), bias)
+
 
 def _count_work(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
     """Multiplications and additions of oneDNN's product, which PyTorch's counter of work knows no formula of."""
@@ -142,6 +152,20 @@ def _onednn_serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and are_alike(x, weight, bias)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+    )
+
+
+def _cublas_applies_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Whether product, bias and GELU are one kernel of cuBLAS, whose GELU is the tanh approximation.
+
+    On other devices PyTorch's operation has the exact GELU.
+    """
+    return (
+        x.device.type == "cuda"
+        and not torch.is_autocast_enabled("cuda")
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and are_alike(x, weight, bias)
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from perceiver_io.fast import choice
+from perceiver_io.fast import alignment, choice
 from perceiver_io.fast.linear import batched_product
 from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
 
@@ -30,6 +30,32 @@ def attend_in_pieces(
     query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
 ) -> Tensor:
     """Maps queries [batch, queries, channels], already scaled, to what they attend to; see `attend_by_products`."""
+    width = (key if value is None else value).shape[-1]
+    return _attend(*_aligned(query, key, value, score_bias, mask), max_bytes)[..., :width].contiguous()
+
+
+def _aligned(
+    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The arguments of the same attention by rows of an `alignment`, with channels and inputs after the given ones."""
+    if not alignment.is_wanted(query):
+        return query, key, value, score_bias, mask
+    more_inputs, more_channels = (alignment.missing(size, query) for size in key.shape[1:])
+    if score_bias is not None or more_inputs:
+        key = alignment.with_biases(key, score_bias)
+        query = alignment.with_ones(query, key.shape[2])
+    else:
+        query, key = (alignment.lengthened(x, more_channels) for x in (query, key))
+    if value is not None:
+        value = alignment.lengthened(
+            alignment.lengthened(value, more_inputs, dim=1), alignment.missing(value.shape[2], value)
+        )
+    return query, key, value, None, None if mask is None else alignment.lengthened(mask, more_inputs)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
+) -> Tensor:
     value = key if value is None else value
     pieces = list(_pieces(query, key, max_bytes))
     first = pieces[0][1]
@@ -72,6 +98,36 @@ def gradients_in_pieces(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of query, key, value and bias that are needed, and None for others."""
+    aligned = _aligned(query, key, value, score_bias, mask)
+    values = aligned[1] if aligned[2] is None else aligned[2]
+    outer = alignment.lengthened(gradient, values.shape[2] - gradient.shape[2])
+    has_biases = score_bias is not None and aligned[3] is None  # as a channel of the keys
+    of_query, of_key, of_value, of_bias = _gradients(
+        *aligned, max_bytes, outer, (needed[0], needed[1] or (has_biases and needed[3]), *needed[2:])
+    )
+    if has_biases and needed[3]:
+        assert of_key is not None
+        of_bias = of_key[:, :, key.shape[2]].unsqueeze(1)
+    return [
+        found[tuple(map(slice, given.shape))].contiguous()
+        if is_wanted and given is not None and found is not None
+        else None
+        for given, found, is_wanted in zip(
+            (query, key, value, score_bias), (of_query, of_key, of_value, of_bias), needed, strict=True
+        )
+    ]
+
+
+def _gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    score_bias: Tensor | None,
+    mask: Tensor | None,
+    max_bytes: int,
+    gradient: Tensor,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     values = key if value is None else value
     of_query, of_key, of_value, of_bias = (
         torch.zeros_like(x, memory_format=torch.contiguous_format) if is_wanted and x is not None else None
@@ -92,7 +148,7 @@ def gradients_in_pieces(
             of_key[some] += of_scores.transpose(1, 2) @ part[0]
         if of_bias is not None:
             of_bias[some] += of_scores.sum(1, keepdim=True)
-    return [of_query, of_key, of_value, of_bias]
+    return of_query, of_key, of_value, of_bias
 
 
 def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
