@@ -35,8 +35,6 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # PyTorc
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Attributes by which a module's call is another than its class's.
 _REPLACED = {"forward", "_call_impl", "_compiled_call_impl"}
-# And those by which what it computes is another's, compiled or not.
-REPLACED_BY_OTHERS = {"forward", "_call_impl", "encode", "decode"}
 # Classes whose instances may be read past.
 _TRUSTED: set[type[nn.Module]] = set()
 # The functions whose formulas are used: where they are looked up, by which names, and what was found there at first.

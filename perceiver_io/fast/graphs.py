@@ -17,6 +17,7 @@ the device would have to be waited for.
 
 import operator
 import threading
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import chain
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from perceiver_io.fast.gate import HOOKS, REPLACED_BY_OTHERS, computes_values_only, is_watched
+from perceiver_io.fast.gate import HOOKS, computes_values_only, is_watched
 from perceiver_io.fast.waiting import NothingWaits
 
 Result = TypeVar("Result")
@@ -38,6 +39,8 @@ _CONSTANTS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, to
 # PyTorch's allocator takes one recording at a time, of all threads and models.
 _ONE_AT_A_TIME = threading.RLock()
 _here = threading.local()  # whether a call is being recorded in this thread
+# One stream of each device records: memory of a pool is shared within a stream, and libraries keep workspaces for each.
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 
 @runtime_checkable
@@ -68,8 +71,6 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
-        # One stream records: memory of a pool is shared within a stream, and libraries keep workspaces for each.
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._last: torch.cuda.Event | None = None
 
     def serves(self, device: torch.device) -> bool:
@@ -83,7 +84,9 @@ class CudaRecorder:
     def record(self, run: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         """Records on a stream of its own, so that other threads go on."""
         current = torch.cuda.current_stream()
-        stream = self._streams.setdefault(current.device, torch.cuda.Stream())
+        if current.device not in _STREAMS:
+            _STREAMS[current.device] = torch.cuda.Stream()
+        stream = _STREAMS[current.device]
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
@@ -91,12 +94,19 @@ class CudaRecorder:
         current.wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # A pool lives as long as one of its graphs; the name of one that is gone must not be used again.
-        pool = next((one.pool() for one in self._graphs), None)
-        with (
-            torch.cuda.stream(current),  # which a recording that fails does not go back to
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            result = run()
+        pool: Any = next((one.pool() for one in self._graphs), None)
+        if pool is None:
+            pool = torch.cuda.graph_pool_handle()
+        try:
+            with (
+                torch.cuda.stream(current),  # which a recording that fails does not go back to
+                torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+            ):
+                result = run()
+        except RuntimeError:
+            with suppress(RuntimeError):  # before PyTorch 2.12, memory went on coming from the pool
+                torch._C._cuda_endAllocateToPool(current.device.index, pool)
+            raise
         self._graphs.add(graph)
         return graph.replay, result
 
@@ -123,24 +133,34 @@ class _Parts:
         modules = [] if model is None else list(model.modules())
         self._modules = modules[1:]
         self._held: list[dict[str, Any]] = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
+        self._holding = [held for held in self._held if held]
         self._hooks = [vars(m)[name] for m in modules for name in HOOKS]
         self._own = list(map(vars, self._modules))
 
     def state(self, model: nn.Module) -> list[Any]:
         """The classes of the modules that were there, and what they hold: parameters, buffers and modules."""
-        return [type(model), *map(type, self._modules), *chain.from_iterable(map(dict.values, self._held))]
+        return [type(model), *map(type, self._modules), *chain.from_iterable(map(dict.values, self._holding))]
+
+    def sizes(self) -> list[int]:
+        """How much each of them holds."""
+        return list(map(len, self._held))
 
     def are_watched(self, model: nn.Module) -> bool:
         """Whether a hook runs, or a function in a module's place, or a part is in training mode."""
         return (
             any(self._hooks)
             or any(map(_IS_TRAINING, self._modules))
-            or not all(map(REPLACED_BY_OTHERS.isdisjoint, (vars(model), *self._own)))
+            or _call_others([vars(model), *self._own])
             or is_watched()
         )
 
 
 _IS_TRAINING = operator.attrgetter("training")
+
+
+def _call_others(modules: list[dict[str, Any]]) -> bool:
+    """Whether something that others put there is called instead of what a module's class says, by its attributes."""
+    return any("forward" in own or "_call_impl" in own or "encode" in own or "decode" in own for own in modules)
 
 
 class _Recording(NamedTuple):
@@ -167,6 +187,7 @@ class Recordings:
         self._lock = threading.Lock()
         self._recordings: dict[Hashable, _Recording | None] = {}  # None: cannot be recorded
         self._parts = _Parts()
+        self._sizes: list[int] = []
         self._state: list[Any] = []
         self._weights: list[Tensor] = []
         self._addresses: list[int] = []
@@ -201,7 +222,7 @@ class Recordings:
             if self._is_unwatched(model, device):
                 self._recorder.wait_for_last()
                 if key not in self._recordings and len(self._recordings) < self.max_shapes:
-                    self._recordings[key] = self._record(run, leaves, structure, device)
+                    self._recordings[key] = self._record(model, run, leaves, structure, device)
                 recording = self._recordings.get(key)
                 if recording is not None:
                     for kept, given in zip(recording.inputs, tensors, strict=True):
@@ -236,10 +257,10 @@ class Recordings:
 
         A replay waits for this, so that it is a few passes over flat lists.
         """
-        state = self._parts.state(model)
-        if len(state) != len(self._state) or not all(map(operator.is_, state, self._state)):
+        is_same = self._parts.sizes() == self._sizes and all(map(operator.is_, self._parts.state(model), self._state))
+        if not is_same or not self._state:
             self._parts = _Parts(model)
-            self._state = self._parts.state(model)
+            self._sizes, self._state = self._parts.sizes(), self._parts.state(model)
             self._weights = [x for x in self._state if isinstance(x, Tensor)]
             self._addresses = []
         addresses = list(map(Tensor.data_ptr, self._weights))
@@ -250,19 +271,26 @@ class Recordings:
         return self._are_there and not self._parts.are_watched(model)
 
     def _record(
-        self, run: Callable[..., Any], leaves: list[Any], structure: TreeSpec, device: torch.device
+        self, model: nn.Module, run: Callable[..., Any], leaves: list[Any], structure: TreeSpec, device: torch.device
     ) -> _Recording | None:
         kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(kept, structure)
-        with _recording(device), suppress(RuntimeError):  # the first run that does not fail elsewhere is the caller's
-            with _nothing_waits():  # a recording that fails leaves PyTorch's random numbers unusable
-                result = run(*args, **kwargs)
+        with _recording(device):
+            try:
+                with _nothing_waits():  # a recording that fails leaves PyTorch's random numbers unusable
+                    result = run(*args, **kwargs)
+            except RuntimeError:  # its own or of what waits; the call fails again, or runs, without being recorded
+                return None
             if not all(isinstance(leaf, (Tensor, *_CONSTANTS)) for leaf in tree_leaves(result)):
                 return None
             del result
-            replay, result = self._recorder.record(lambda: run(*args, **kwargs))
-            return _Recording([leaf for leaf in kept if isinstance(leaf, Tensor)], replay, result)
-        return None
+            try:
+                replay, result = self._recorder.record(lambda: run(*args, **kwargs))
+            except RuntimeError as error:
+                message = f"a call of {type(model).__name__} runs without a CUDA graph, which could not be recorded"
+                warnings.warn(f"{message}: {error}", stacklevel=5)
+                return None
+        return _Recording([leaf for leaf in kept if isinstance(leaf, Tensor)], replay, result)
 
 
 class GraphedCall(nn.Module):
