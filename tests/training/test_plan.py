@@ -106,8 +106,17 @@ def test_few_examples_are_taken_again() -> None:
         ("NVIDIA A100-SXM4-80GB", "a100-80"),
         ("NVIDIA A100 80GB PCIe", "a100-80"),
         ("NVIDIA A100-SXM4-40GB", "a100-40"),
+        ("A100-SXM4-40GB", "a100-40"),  # older drivers
         ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H100 NVL", "h100-nvl"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H200 NVL", "h200-nvl"),
+        ("NVIDIA GH200 480GB", "gh200"),
+        ("NVIDIA L40S", "l40s"),
         ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
         ("NVIDIA GeForce GTX 1050", None),
     ],
 )
