@@ -1,26 +1,16 @@
 """How much is multiplied: the released models at full size, on the meta device, against the least that is needed.
 
-The least is counted by hand in docs/performance.md's table, in multiplications and additions (2 per product).
+The least is benchmarks/rows.py's and docs/performance.md's, in multiplications and additions (2 per product).
 """
-
-from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import perceiver_io
+from benchmarks.rows import ROWS, make_case, make_inputs
+from benchmarks.sides import run_ours
 from tests.small_models import SMALL, small_inputs
-
-# 10⁹ operations.
-LEAST = {
-    "language": 118,
-    "imagenet-conv": 365,
-    "imagenet-fourier": 390,
-    "imagenet-learned": 420,
-    "optical-flow": 1400,
-    "video-autoencoding": 3750,
-}
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # what reading the flags says on any machine
@@ -36,16 +26,16 @@ def test_the_work_of_onednn_is_counted_as_any(preset: str) -> None:
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.parametrize("preset", LEAST)
-def test_work_of_the_released_models(preset: str) -> None:
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.gflop is not None])
+def test_work_of_the_released_models(name: str) -> None:
+    row = ROWS[name]
+    case = make_case(row, tiny=False)
     with torch.device("meta"):
-        model = perceiver_io.create_model(preset).eval().requires_grad_(False)
-        inputs: Any = small_inputs(model, batch=1)
-        if preset == "language":
-            inputs = (torch.zeros(1, 2048, dtype=torch.long),)
+        model = perceiver_io.create_model(row.preset).eval().requires_grad_(False)
         for buffers in list(model.modules()):
-            for name, buffer in buffers.named_buffers(recurse=False):
-                setattr(buffers, name, buffer.to("meta"))
+            for key, buffer in buffers.named_buffers(recurse=False):
+                setattr(buffers, key, buffer.to("meta"))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*inputs)
-    assert counter.get_total_flops() <= 1.15 * LEAST[preset] * 1e9
+        run_ours(model, case, {key: torch.from_numpy(array).to("meta") for key, array in make_inputs(case).items()})
+    assert row.gflop is not None
+    assert 0.999 <= counter.get_total_flops() / (row.gflop * 1e9) <= 1.03
