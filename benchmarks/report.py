@@ -44,7 +44,7 @@ def _times(results: Sequence[RowResult], sides: Sequence[str]) -> str:
         return f"{theirs.median:.3g} s{ratio}"
 
     rows = [[result.row.title, *(cell(result, name) for name in sides)] for result in results]
-    return "Time; in brackets, the side's time divided by ours.\n\n" + _table(["", *sides], rows)
+    return "Time; in brackets, the side's time divided by ours.\n\n" + table(["", *sides], rows)
 
 
 def _work(results: Sequence[RowResult], gemm: Mapping[str, float]) -> str:
@@ -61,7 +61,7 @@ def _work(results: Sequence[RowResult], gemm: Mapping[str, float]) -> str:
     return (
         f"Work that is needed at least, per second of ours. Float32 matrix products on this machine, in "
         f"GFLOP/s: {speeds}; the peak is that of `{kernel}`.\n\n"
-    ) + _table(["", "GFLOP", "GFLOP/s", "of the peak"], rows)
+    ) + table(["", "GFLOP", "GFLOP/s", "of the peak"], rows)
 
 
 def _memory(results: Sequence[RowResult], sides: Sequence[str]) -> str:
@@ -77,7 +77,7 @@ def _memory(results: Sequence[RowResult], sides: Sequence[str]) -> str:
     return (
         "Peak resident memory of the side's process, GB: over its life / after the first run "
         "(of which libraries, before the model).\n\n"
-    ) + _table(["", *sides], rows)
+    ) + table(["", *sides], rows)
 
 
 def _notes(results: Sequence[RowResult]) -> str:
@@ -115,6 +115,7 @@ def _absent(result: Result | None) -> str:
     return f"fails ({kind})" if (kind := result.error) else "–"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Maps texts to a table whose first column is of names, and the others of figures."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

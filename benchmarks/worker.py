@@ -1,7 +1,8 @@
 """A process that prepares one task and then runs it as often as its parent asks, so that memory is the task's own.
 
 The parent speaks through a pipe: "prepare", then "run" any number of times, then "memory"; each is answered with one
-object, or with the error that came instead.
+object, or with the error that came instead. The process imports the parent's main module again (Python's way of
+spawning), so that one that is run as a script imports torch only when it does something: JAX's process wants none.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+Self = TypeVar("Self", bound="Process")
 
 # Not inherited from the user's shell, where they would favour one side.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -80,55 +85,49 @@ class TaskError(Exception):
         self.kind = kind
 
 
-class Worker:
-    """The parent's end of the process; a context manager that ends it.
+class Process:
+    """The parent's end of a process that answers requests by methods of an object; a context manager that ends it.
 
     Args:
-        task: what to run.
+        make: makes the object there; travels by pickle, and so does what is asked and answered.
         threads: processor cores that the process may use.
-        timeout: seconds that an answer may take; None for any.
     """
 
-    def __init__(self, task: Task, threads: int, timeout: float | None = None) -> None:
-        self._timeout = timeout
+    def __init__(self, make: Callable[[], Any], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, task, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, make, threads), daemon=True)
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):  # it may have died
             self._connection.send(None)
         self._process.join(timeout=10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self.kill()
 
-    def prepare(self) -> Preparation:
-        """Builds the task and runs it once, untimed."""
-        answer: Preparation = self._ask("prepare")
-        return answer
+    def kill(self) -> None:
+        """Ends it without asking, if it has not ended."""
+        self._process.kill()
+        self._process.join(timeout=10)  # a driver may hold it
 
-    def run(self) -> float:
-        """Runs it once; returns seconds."""
-        answer: float = self._ask("run")
-        return answer
+    def ask(self, request: str, *arguments: Any, timeout: float | None = None) -> Any:
+        """Calls a method.
 
-    def memory(self) -> Memory:
-        """The memory it has taken so far."""
-        answer: Memory = self._ask("memory")
-        return answer
+        Args:
+            timeout: seconds that the answer may take, after which the process is killed; None for any.
 
-    def _ask(self, request: str) -> Any:
+        Raises:
+            TaskError: for any error there, and for no answer.
+        """
         try:
-            self._connection.send(request)
-            if not self._connection.poll(self._timeout):
-                self._process.kill()
-                raise TaskError("TimeoutError", f"no answer within {self._timeout:.0f} s")
+            self._connection.send((request, arguments))
+            if not self._connection.poll(timeout):
+                self.kill()
+                raise TaskError("TimeoutError", f"no answer within {timeout:.0f} s")
             error, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(timeout=10)
@@ -138,6 +137,43 @@ class Worker:
         return answer
 
 
+class Worker(Process):
+    """A process that prepares a task and runs it.
+
+    Args:
+        task: what to run.
+        threads: processor cores that the process may use.
+        timeout: seconds that an answer may take; None for any.
+    """
+
+    def __init__(self, task: Task, threads: int, timeout: float | None = None) -> None:
+        self._timeout = timeout
+        super().__init__(partial(_Server, task), threads)
+
+    def prepare(self) -> Preparation:
+        """Builds the task and runs it once, untimed."""
+        answer: Preparation = self.ask("prepare", timeout=self._timeout)
+        return answer
+
+    def run(self) -> float:
+        """Runs it once; returns seconds."""
+        answer: float = self.ask("run", timeout=self._timeout)
+        return answer
+
+    def memory(self) -> Memory:
+        """The memory it has taken so far."""
+        answer: Memory = self.ask("memory", timeout=self._timeout)
+        return answer
+
+
+def median_of_runs(once: Callable[[], float], seconds: float, *, most: int = 20) -> float:
+    """The median of what runs take: three at least, and more while they take less than `seconds` together."""
+    taken: list[float] = []
+    while len(taken) < 3 or (sum(taken) < seconds and len(taken) < most):
+        taken.append(once())
+    return statistics.median(taken)
+
+
 def available_cores() -> set[int]:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -145,14 +181,15 @@ def available_cores() -> set[int]:
     return set(range(os.cpu_count() or 1))
 
 
-def _serve(connection: Connection, task: Task, threads: int) -> None:
+def _serve(connection: Connection, make: Callable[[], Any], threads: int) -> None:
     """The worker's end."""
     _limit_threads(threads)
-    server = _Server(task)
-    while (request := connection.recv()) is not None:
+    server = make()
+    while (asked := connection.recv()) is not None:
+        request, arguments = asked
         answer: tuple[tuple[str, str] | None, Any]
         try:
-            answer = (None, getattr(server, request)())
+            answer = (None, getattr(server, request)(*arguments))
         except Exception as error:  # whatever a peer raises is a result
             answer = ((type(error).__name__, str(error)), None)
         connection.send(answer)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ from benchmarks.neighbour import Slowing, slowing_table
 from benchmarks.report import comparison_tables
 from benchmarks.rows import ROWS, make_case, make_inputs
 from benchmarks.sides import PerceiverPytorch, Reference, Transformers
-from benchmarks.worker import Preparation, Prepared, TaskError, Worker
+from benchmarks.worker import Preparation, TaskError, Worker
+from tests.benchmarks.tasks import BriefAllocation, Failing
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,37 +77,6 @@ def test_wrong_arguments_are_named(arguments: list[str], message: str, capsys: p
     assert message in capsys.readouterr().err
 
 
-@dataclass(frozen=True)
-class BriefAllocation:
-    """Needs memory to be built but not to run."""
-
-    size: int
-
-    def load(self) -> None:
-        """Imports nothing."""
-
-    def prepare(self) -> Prepared:
-        """Takes memory and gives it back."""
-        bytearray(self.size)
-        return Prepared(run=dict, parameters=5)
-
-
-@dataclass(frozen=True)
-class Failing:
-    """Fails in a way that it is told."""
-
-    exit_code: int | None = None
-
-    def load(self) -> None:
-        """Imports nothing."""
-
-    def prepare(self) -> Prepared:
-        """Fails."""
-        if self.exit_code is not None:
-            os._exit(self.exit_code)
-        raise LookupError("no such layer")
-
-
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
 def test_memory_tells_building_from_running() -> None:
     size = 200_000_000
@@ -125,6 +94,20 @@ def test_failures_in_a_worker_have_their_type() -> None:
         worker.prepare()
     with Worker(Failing(exit_code=3), threads=1) as worker, pytest.raises(TaskError, match="WorkerDied: exit code 3"):
         worker.prepare()
+
+
+@pytest.mark.parametrize("script", ["benchmarks.compare", "benchmarks.cuda"])
+def test_no_torch_in_the_process_of_another(script: str) -> None:
+    code = (  # as `python -m` runs it: a worker imports the main module, too
+        f"import sys, {script} as script\n"
+        "sys.modules['__main__'] = script\n"
+        "import torch, perceiver_io\n"
+        "from benchmarks.worker import Worker\n"
+        "from tests.benchmarks.tasks import ImportedTorch\n"
+        "with Worker(ImportedTorch(), 1) as worker: print(worker.prepare().parameters)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_sides_are_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
