@@ -27,10 +27,13 @@ from tests.golden import Case, cases, channels_first, channels_last
 @pytest.mark.parametrize("accelerated", [False, True], ids=["plain", "accelerated"])
 @pytest.mark.parametrize("path", cases("blocks"), ids=lambda path: path.stem)
 def test_block(path: Path, accelerated: bool) -> None:
-    case = Case.load(path, accelerated)
-    case.config = {OPTIONS.get(name, name): value for name, value in case.config.items() if name not in INITIAL_VALUES}
+    check(Case.load(path, accelerated))
+
+
+def check(case: Case) -> None:
+    config = {OPTIONS.get(name, name): value for name, value in case.config.items() if name not in INITIAL_VALUES}
     with torch.inference_mode():
-        CHECKS[case.kind](replace(case, config=dict(case.config)))
+        CHECKS[case.kind](replace(case, config=config))
 
 
 def check_attention(case: Case) -> None:
@@ -327,7 +330,7 @@ def check_preprocessor(case: Case, module: pre.Preprocessor, table: haiku.Table,
         state = holder.state_dict()
         expected = apply_table(rows, case.new_state, {row.target: state[row.target] for row in rows}, "new state")
         for name, tensor in expected.items():
-            case.check_array(name, state[name].double().numpy(), tensor.double().numpy())
+            case.check_array(name, state[name].double().cpu().numpy(), tensor.double().numpy())
 
 
 def mask_of(case: Case, *names: str) -> Tensor | None:

@@ -32,7 +32,10 @@ GRADIENT_TOLERANCE, TRAINED_TOLERANCE = 3e-5, 1e-4
 @ACCELERATED
 @pytest.mark.parametrize("path", cases("perceiver_ar/blocks"), ids=lambda path: path.stem)
 def test_block(path: Path, accelerated: bool) -> None:
-    case = Case.load(path, accelerated)
+    check_block(Case.load(path, accelerated))
+
+
+def check_block(case: Case) -> None:
     check = next(check for prefix, check in BLOCK_CHECKS.items() if case.name.startswith(prefix))
     check(replace(case, config=dict(case.config)))
 
@@ -41,17 +44,21 @@ def test_block(path: Path, accelerated: bool) -> None:
 @pytest.mark.parametrize("path", cases("perceiver_ar/models"), ids=lambda path: path.stem)
 def test_model(path: Path, accelerated: bool) -> None:
     case = Case.load(path)
+    model = model_of(case)
+    check_model(case, accelerate(model) if accelerated else model)
+
+
+def check_model(case: Case, model: PerceiverAR) -> None:
     check = MODEL_CHECKS.get(case.name.split("_")[0], check_logits)
     for prefix, special in TRAINING_CHECKS.items():
         if case.name.startswith(prefix):
             check = special
-    model = model_of(case)
-    check(case, accelerate(model) if accelerated else model)
+    check(case, model)
 
 
 def compare(case: Case, group: str, **results: Tensor) -> None:
     for name, result in results.items():
-        case.check_array(name, result.detach().numpy(), case.outputs[name], f"perceiver ar: {group}")
+        case.check_array(name, result.detach().cpu().numpy(), case.outputs[name], f"perceiver ar: {group}")
 
 
 # Blocks
@@ -65,7 +72,7 @@ def check_rotation_matrices(case: Case) -> None:
 
 def check_rotary(case: Case) -> None:
     x = case.inputs["x"].movedim(2, 1)
-    rotary = rotary_of(case.config, x.shape[1], x.shape[-1])
+    rotary = rotary_of(case.config, x.shape[1], x.shape[-1]).to(x.device)
     compare(case, "rotary", out=rotate(x, rotary(case.inputs["positions"])).movedim(1, 2))
 
 
@@ -83,7 +90,7 @@ def rotary_of(config: dict[str, Any], num_heads: int, head_channels: int) -> Rot
 def rotations_of(case: Case, num_heads: int, head_channels: int, *positions: str) -> Rotations | None:
     if case.config["position_encoding_type"] != "rotary":
         return None
-    rotary = rotary_of(case.config, num_heads, head_channels)
+    rotary = rotary_of(case.config, num_heads, head_channels).to(case.inputs[positions[0]].device)
     return Rotations(*(rotary(case.inputs[name]) for name in positions))
 
 
@@ -113,7 +120,7 @@ def check_attention(case: Case) -> None:
         out = holder["m"](q, kv, mask, rotations)
     if mask is not None:  # DEVIATION: rows without keys are zeros here
         attends = mask.any(-1)
-        out, case.outputs["out"] = out[attends], case.outputs["out"][attends.numpy()]
+        out, case.outputs["out"] = out[attends], case.outputs["out"][attends.cpu().numpy()]
     compare(case, "attention", out=out)
 
 
@@ -356,7 +363,7 @@ def check_logits(case: Case, model: PerceiverAR) -> None:
         valid &= np.logical_and.accumulate(attends | ~valid, axis=1)
     expected = case.outputs["logits"]
     assert logits.shape == expected.shape
-    case.check_array("logits", logits.numpy()[valid], expected[valid], "perceiver ar: models")
+    case.check_array("logits", logits.cpu().numpy()[valid], expected[valid], "perceiver ar: models")
 
 
 def inputs_kept(case: Case) -> Tensor:
@@ -416,8 +423,8 @@ def check_generation(case: Case, model: PerceiverAR) -> None:
                 break  # the reference draws padding, which we never do: its sequences end there
             ours = next(run)
             logits = case.outputs[f"{prefix}logits"][step]
-            case.check_array(f"{prefix}logits", run.logits.numpy(), logits, "perceiver ar: generation")
-            assert np.array_equal(ours.numpy(), tokens)
+            case.check_array(f"{prefix}logits", run.logits.cpu().numpy(), logits, "perceiver ar: generation")
+            assert np.array_equal(ours.cpu().numpy(), tokens)
             assert run.num_latents == case.outputs[f"{prefix}num_latents"][step]
         else:
             if prefix:
