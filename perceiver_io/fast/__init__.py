@@ -13,6 +13,8 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `blocks`, `input_blocks`: attention whose scores stay in a CPU's cache;
 * `online_softmax`: a softmax of more inputs than fit at a time;
 * `choice`: which way attention is computed;
+* `alignment`: rows in the lengths that a GPU multiplies fastest;
+* `compiled_blocks`: `torch.compile` of the layers of self-attention;
 * `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
 """
@@ -24,8 +26,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from perceiver_io.attention import MLP, Attention, CrossAttention, SelfAttention
+from perceiver_io.attention import MLP, Attention, CrossAttention
 from perceiver_io.autoregressive.model import PerceiverAR
+from perceiver_io.fast import compiled_blocks
 from perceiver_io.fast.attention import FastAttention, FastMLP
 from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerate_decoding
@@ -76,8 +79,8 @@ def accelerate(
     for module in model.modules():
         _accelerate_one(module)
         give_recordings(module, Recordings(max_graphs) if max_graphs else None)
-        if compile_blocks and isinstance(module, SelfAttention):
-            module.compile()
+    if compile_blocks:
+        compiled_blocks.compile_blocks(model)
     return model
 
 
@@ -86,8 +89,7 @@ def undo_accelerate(model: Model) -> Model:
     for module in model.modules():
         give_recordings(module, None)
         _give_class(module, plain_class(module))
-        if isinstance(module, SelfAttention):
-            vars(module).pop("_compiled_call_impl", None)
+    compiled_blocks.undo_compile_blocks(model)
     return model
 
 
@@ -107,12 +109,14 @@ def plain(model: Model) -> Iterator[Model]:
     accelerated = [
         (module, recordings_of(module)) for module in model.modules() if plain_class(module) is not type(module)
     ]
+    programs = compiled_blocks.programs_of(model)
     try:
         yield undo_accelerate(model)
     finally:
         for module, recordings in accelerated:
             _accelerate_one(module)
             give_recordings(module, recordings)
+        compiled_blocks.give_programs(programs)
 
 
 def _accelerate_one(module: nn.Module) -> None:

@@ -1010,7 +1010,11 @@ def test_blocks_are_compiled_on_request() -> None:
     model = accelerate(pair("language")[0], compile_blocks=True)
     blocks = [module for module in model.modules() if isinstance(module, SelfAttention)]
     assert blocks
-    assert all(block._compiled_call_impl is not None for block in blocks)
+    programs = [block._compiled_call_impl.func for block in blocks]
+    assert set(programs) == {programs[0]}
+    with plain(model):
+        assert all(block._compiled_call_impl is None for block in blocks)
+    assert [block._compiled_call_impl.func for block in blocks] == programs
     assert all(block._compiled_call_impl is None for block in undo_accelerate(model).modules())
 
 
@@ -1031,6 +1035,22 @@ with torch.no_grad():
     expected = model(*inputs)
     torch.testing.assert_close(perceiver_io.accelerate(model, compile_blocks=True)(*inputs), expected)
 model(*inputs).sum().backward()
+
+# PyTorch makes eight programs of one piece of code, which are not those of all models together.
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+compile = torch.compile
+torch.compile = lambda function: compile(function, backend=backend)
+for channels in range(8, 80, 8):
+    layer = torch.nn.Sequential(perceiver_io.SelfAttention(channels, num_heads=2))
+    perceiver_io.accelerate(layer.eval(), compile_blocks=True)
+    with torch.no_grad():
+        layer(torch.randn(2, 5, channels))
+assert len(graphs) == 9, len(graphs)
 """
 
 
