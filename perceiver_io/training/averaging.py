@@ -24,7 +24,7 @@ class AveragedWeights:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self._model = model
-        self.values = {name: tensor.clone() for name, tensor in self._weights()}
+        self.values = {name: tensor.detach().clone() for name, tensor in self._weights()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -34,8 +34,8 @@ class AveragedWeights:
             step: number of the update, from 0.
         """
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in self._weights():
-            self.values[name].lerp_(tensor, 1 - decay)
+        names, tensors = zip(*self._weights(), strict=True)
+        torch._foreach_lerp_([self.values[name] for name in names], tensors, 1 - decay)
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -66,4 +66,4 @@ class AveragedWeights:
         for name, tensor in self._model.state_dict(keep_vars=True).items():
             if tensor.is_floating_point() and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield name, tensor.detach()
+                yield name, tensor

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from perceiver_io.training.lamb import global_norm
+from perceiver_io.training.gradients import clip_gradients, cut_gradients
 
 
 class ClippedAdam(torch.optim.Adam):
@@ -43,39 +42,16 @@ class ClippedAdam(torch.optim.Adam):
             with torch.enable_grad():
                 loss = closure()
         if self.max_norm is not None:
-            clip_(_gradients(self), self.max_norm)
+            clip_gradients(self, self.max_norm)
         super().step()
         return loss
 
 
-def clip_(gradients: list[Tensor], max_norm: float) -> None:
-    """Scales gradients down, in place, where the norm of all of them is above `max_norm`."""
-    if gradients:
-        scale = (max_norm / global_norm(gradients)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale.to(gradient.device))
-
-
 def clip_before_steps(optimizer: Optimizer, max_norm: float) -> None:
     """Makes an optimiser scale gradients down, before each of its steps, where the norm of all is above `max_norm`."""
-
-    @torch.no_grad()
-    def clip(optimizer: Optimizer, *_: Any) -> None:
-        clip_(_gradients(optimizer), max_norm)
-
-    optimizer.register_step_pre_hook(clip)
+    optimizer.register_step_pre_hook(lambda optimizer, *_: clip_gradients(optimizer, max_norm))
 
 
 def cut_before_steps(optimizer: Optimizer, max_value: float) -> None:
     """Makes an optimiser cut each element of the gradients to ±`max_value` before each of its steps."""
-
-    @torch.no_grad()
-    def cut(optimizer: Optimizer, *_: Any) -> None:
-        for gradient in _gradients(optimizer):
-            gradient.clamp_(-max_value, max_value)
-
-    optimizer.register_step_pre_hook(cut)
-
-
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    optimizer.register_step_pre_hook(lambda optimizer, *_: cut_gradients(optimizer, max_value))

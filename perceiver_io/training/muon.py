@@ -1,7 +1,6 @@
 """Muon: matrices move by orthogonal steps (Jordan et al., "Muon: An optimizer for hidden layers", 2024)."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from perceiver_io.training.lamb import adam_direction, decay_groups
+from perceiver_io.training.lamb import adam_directions, decay_groups, updated_together
 
 # Of the polynomial that takes singular values towards 1, from Jordan et al.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -63,32 +62,34 @@ class Muon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            for parameter in parameters:
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            if group["orthogonal"]:
-                self._update_matrices(parameters, group)
-            else:
-                for parameter in parameters:
-                    gradient = cast(Tensor, parameter.grad)
-                    direction = adam_direction(self.state[parameter], gradient, group["betas"], group["eps"])
-                    parameter.add_(direction, alpha=-group["lr"])
+            for parameters in _of_a_shape(group) if group["orthogonal"] else updated_together(group):
+                states = [self.state[parameter] for parameter in parameters]
+                gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+                if group["orthogonal"]:
+                    directions = _orthogonal_directions(states, gradients, group["momentum"])
+                else:
+                    directions = adam_directions(states, gradients, group["betas"], group["eps"])
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, directions, alpha=-group["lr"])
         return loss
 
-    def _update_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        directions = defaultdict(list)  # by shape, to be orthogonalised together
-        for matrix in matrices:
-            state = self.state[matrix]
-            if not state:
-                state["mean"] = torch.zeros_like(matrix)
-            gradient = cast(Tensor, matrix.grad)
-            mean = state["mean"].lerp_(gradient, 1 - group["momentum"])
-            directions[matrix.shape].append((matrix, gradient.lerp(mean, group["momentum"])))
-        for shape, pairs in directions.items():
-            steps = orthogonalised(torch.stack([direction for _, direction in pairs]))
-            length = 0.2 * max(shape) ** 0.5  # the root mean square of an element is then about 0.2
-            for (matrix, _), step in zip(pairs, steps, strict=True):
-                matrix.add_(step, alpha=-group["lr"] * length)
+
+def _of_a_shape(group: dict[str, Any]) -> Iterator[list[Tensor]]:
+    """Yields the matrices of a group that have gradients, those of a shape together."""
+    matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+    for shape in dict.fromkeys(matrix.shape for matrix in matrices):
+        yield [matrix for matrix in matrices if matrix.shape == shape]
+
+
+def _orthogonal_directions(states: list[dict[str, Any]], gradients: list[Tensor], momentum: float) -> list[Tensor]:
+    """Maps gradients of a shape to directions as long as Adam's usually are, elements being about 0.2."""
+    for state, gradient in zip(states, gradients, strict=True):
+        if not state:
+            state["mean"] = torch.zeros_like(gradient)
+    means = [state["mean"] for state in states]
+    torch._foreach_lerp_(means, gradients, 1 - momentum)
+    directions = orthogonalised(torch.stack(torch._foreach_lerp(gradients, means, momentum)))
+    return list(directions.mul_(0.2 * max(gradients[0].shape) ** 0.5).unbind())
 
 
 def orthogonalised(matrices: Float[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch rows columns"]:

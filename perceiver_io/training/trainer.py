@@ -24,8 +24,8 @@ from perceiver_io.training.distributed import (
 )
 from perceiver_io.training.fingerprints import described, fingerprint
 from perceiver_io.training.finiteness import Finiteness
+from perceiver_io.training.gradients import global_norm, gradients_of, known_norm
 from perceiver_io.training.interruption import Interruption, obey_the_trainer_alone
-from perceiver_io.training.lamb import global_norm
 from perceiver_io.training.metrics_log import METRICS_FILE, MetricsLog, Mirror
 from perceiver_io.training.pace import Pace
 from perceiver_io.training.progress import Progress
@@ -216,7 +216,8 @@ class Trainer:
         self._finiteness.note(step, [figures["loss"] for figures in micro_batches], norm)
         if self._finiteness.is_due:
             self._check_finite()
-        self._scaler.step(self.optimizer)
+        with known_norm(self.optimizer, norm):
+            self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
         if self._average is not None:
@@ -234,7 +235,7 @@ class Trainer:
             if parameter.grad is None:  # the batch had no use for it; in the reference its gradient is then 0
                 parameter.grad = torch.zeros_like(parameter)
         self._scaler.unscale_(self.optimizer)
-        return global_norm(parameter.grad for parameter in parameters)
+        return global_norm(gradients_of(self.optimizer))
 
     def _figures(self, step: int, micro_batch: int, batch: Batch) -> dict[str, Tensor]:
         config = self.config

@@ -9,7 +9,7 @@ from torch import nn
 
 import perceiver_io
 from perceiver_io.training import Lamb, decay_groups
-from perceiver_io.training.lamb import global_norm
+from perceiver_io.training.gradients import global_norm
 from tests.small_models import SMALL
 
 # Written by make_lamb_golden.py beside it.

@@ -10,12 +10,11 @@ import perceiver_io
 from perceiver_io.fast.waiting import NothingWaits, WaitingError
 from perceiver_io.training import Lamb, decay_groups
 from perceiver_io.training.autoregressive import NextTokenObjective
-from perceiver_io.training.clipped_adam import clip_
 from perceiver_io.training.data.glue import GLUE_TASKS
 from perceiver_io.training.fine_tuning import text_classifier
 from perceiver_io.training.finiteness import Finiteness
+from perceiver_io.training.gradients import clip_gradients, global_norm
 from perceiver_io.training.image_classification import ClassificationObjective
-from perceiver_io.training.lamb import global_norm
 from perceiver_io.training.language import MaskedLanguageObjective, hidden, masked_cross_entropy
 from perceiver_io.training.muon import Muon, muon_groups
 from perceiver_io.training.optical_flow import OpticalFlowObjective
@@ -95,7 +94,7 @@ def test_no_optimiser_waits(kind: type) -> None:
     finiteness = Finiteness(most_steps=2)
     with ButForCounts():
         norm = global_norm(p.grad for p in layer.parameters() if p.grad is not None)
-        clip_([p.grad for p in layer.parameters() if p.grad is not None], 0.5)
+        clip_gradients(optimizer, 0.5)
         finiteness.note(1, [norm], norm)
         optimizer.step()
     assert not finiteness.is_due
