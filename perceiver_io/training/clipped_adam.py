@@ -21,6 +21,7 @@ class ClippedAdam(torch.optim.Adam):
         betas: decay of the two moments.
         eps: added to the root of the second moment.
         max_norm: of the gradients; None for any.
+        fused: see `torch.optim.Adam`.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class ClippedAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         max_norm: float | None = 1.0,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=fused)
         self.max_norm = max_norm
 
     @torch.no_grad()

@@ -102,15 +102,17 @@ class Recipe:
         rate, norm = self.learning_rate, self.max_gradient_norm
         if norm is None and self.max_gradient_value is not None:
             norm = math.inf
+        is_cuda = next(model.parameters()).is_cuda
         if self.optimizer == "adam":
-            return ClippedAdam(model.parameters(), lr=rate, max_norm=1.0 if norm is None else norm)
+            max_norm = 1.0 if norm is None else norm
+            return ClippedAdam(model.parameters(), lr=rate, max_norm=max_norm, fused=is_cuda or None)
         groups = decay_groups(model, self.weight_decay)
         if self.optimizer == "lamb":
             return Lamb(groups, lr=rate, max_grad_norm=10.0 if norm is None else norm)
         if self.optimizer == "muon":
             optimizer: Optimizer = Muon(muon_groups(model, self.weight_decay), lr=rate)
         else:
-            optimizer = torch.optim.AdamW(groups, lr=rate, fused=next(model.parameters()).is_cuda)
+            optimizer = torch.optim.AdamW(groups, lr=rate, fused=is_cuda)
         if norm is not None:
             clip_before_steps(optimizer, norm)
         return optimizer
