@@ -6,7 +6,10 @@ from contextlib import contextmanager
 
 
 class Pace:
-    """Measures steps, and what of them is waiting for data.
+    """Measures steps, and what of their time is waiting for data.
+
+    A GPU is behind: steps end long before it is done with them. So the clock runs on from one time that it was waited
+    for to another.
 
     Args:
         examples: of a step in this process.
@@ -18,35 +21,40 @@ class Pace:
     def __init__(self, examples: int, example_flops: int | None = None, peak_flops: float | None = None) -> None:
         self._examples = examples
         self._work = None if example_flops is None or peak_flops is None else examples * example_flops / peak_flops
-        self._begin_anew()
+        self.start()
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Measures the block as a step."""
-        begin = time.perf_counter()
-        yield
-        self._seconds += time.perf_counter() - begin
+    def start(self) -> None:
+        """Begins to measure."""
+        self._begin = time.perf_counter()
+        self._steps, self._waited, self._aside = 0, 0.0, 0.0
+
+    def step(self) -> None:
+        """Counts a step, which the device may not be done with."""
         self._steps += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Measures the block, within a step, as waiting for data."""
+        """Measures the block as waiting for data."""
         begin = time.perf_counter()
         yield
         self._waited += time.perf_counter() - begin
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves the block's time out: an evaluation's, say, before which the device was waited for."""
+        begin = time.perf_counter()
+        yield
+        self._aside += time.perf_counter() - begin
+
     def figures(self) -> dict[str, float]:
-        """The figures of the steps since this was last asked for.
+        """The figures of the steps since this was last asked for; ask when the device was waited for.
 
         They are "examples_per_second", of this process; "data_wait", the share of the time that was waiting for data;
         and "utilisation", the share of the device's most operations (MFU), where these are known.
         """
-        seconds = max(self._seconds, 1e-9)
+        seconds = max(time.perf_counter() - self._begin - self._aside, 1e-9)
         figures = {"examples_per_second": self._steps * self._examples / seconds, "data_wait": self._waited / seconds}
         if self._work is not None:
             figures["utilisation"] = self._steps * self._work / seconds
-        self._begin_anew()
+        self.start()
         return figures
-
-    def _begin_anew(self) -> None:
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0

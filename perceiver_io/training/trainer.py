@@ -161,9 +161,10 @@ class Trainer:
         finish = self.dataset.finish if isinstance(self.dataset, FinishedOnDevice) else copied
         batches = on_device(self._prepared(as_raised(loader)), config.device, finish)
         progress = Progress(start, config.num_steps, enabled=log is not None or world().rank == 0)
+        self._pace.start()
         for step in range(start + 1, config.num_steps + 1):
-            with self._pace.step():
-                figures = self._update(step, batches)
+            figures = self._update(step, batches)
+            self._pace.step()
             is_last = step == config.num_steps
             is_logged = is_last or step % config.log_every == 0
             if is_logged:
@@ -178,10 +179,14 @@ class Trainer:
                 progress.update(step)
             is_stopped = any_process(interruption.is_requested, config.device)
             is_evaluated = self._is_evaluated(step)
-            if is_last or is_stopped or is_evaluated or _is_due(step, config.checkpoint_every):
+            is_settled = is_last or is_stopped or is_evaluated
+            if is_settled or _is_due(step, config.checkpoint_every):
                 self._check_finite()
-                self._save(step)
-            self._settle(wait=is_last or is_stopped or is_evaluated)
+                with self._pace.aside():
+                    self._save(step)
+                    self._settle(wait=is_settled)
+            else:
+                self._settle(wait=False)
             if is_stopped:
                 raise KeyboardInterrupt
             if is_evaluated:
@@ -274,7 +279,7 @@ class Trainer:
             return {}
         assert self.evaluate is not None
         self.model.eval()
-        with torch.no_grad(), self._averaged(), interruption.at_once():
+        with torch.no_grad(), self._averaged(), self._pace.aside(), interruption.at_once():
             values = self.evaluate(self.model)
         self._set_training_mode()
         if log is not None and is_missing:

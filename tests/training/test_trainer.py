@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, progress, read_metrics, trainer
+from perceiver_io.training import Draw, Trainer, TrainerConfig, metrics_log, pace, progress, read_metrics, trainer
 from perceiver_io.training.finiteness import Finiteness
 from perceiver_io.training.run_directory import occupied
 from perceiver_io.training.step_cost import first_examples, step_cost
@@ -27,6 +28,7 @@ from tests.training.small_run import (
     NUM_STEPS,
     Interrupted,
     Pictures,
+    Scores,
     interrupt,
     kill_this_process,
     losses,
@@ -262,6 +264,62 @@ def test_the_log_says_how_much_of_the_device_is_used(tmp_path: Path) -> None:
     for record in read_metrics(tmp_path / "metrics.jsonl"):
         per_example = record["utilisation"] * 1e12 / record["examples_per_second"]
         assert per_example == pytest.approx(expected, rel=0.01)
+
+
+class SlowDevice:
+    """A device that computes while the host, which takes no time itself, goes on, and the clock of both."""
+
+    def __init__(self) -> None:
+        self.now = self.is_done_at = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def compute(self, seconds: float) -> None:
+        self.is_done_at = max(self.now, self.is_done_at) + seconds
+
+    def wait_for(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def waits(*args: Any, **kwargs: Any) -> Any:
+            self.now = max(self.now, self.is_done_at)
+            return function(*args, **kwargs)
+
+        return waits
+
+
+@pytest.mark.parametrize("log_every", [1, 7, 10, 25])
+def test_the_pace_is_the_devices(log_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SlowDevice()
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        device.now += 500
+        return {"score": 1.0}
+
+    settings = {"num_steps": 50, "checkpoint_every": 6, "evaluate_every": 17, "peak_flops": 1e6}
+    run = make_trainer(tmp_path, model=Scores(), log_every=log_every, evaluate=evaluate, **settings)
+    run._finiteness = Finiteness(most_steps=10)
+    update, save = run._update, run._save
+
+    def updated(*arguments: Any) -> dict[str, Tensor]:
+        device.compute(3.0)
+        figures = update(*arguments)
+        device.compute(1.0)  # the optimiser, after the gradients that are looked at
+        return figures
+
+    def saved(step: int) -> None:
+        device.now += 70
+        save(step)
+
+    monkeypatch.setattr(pace, "time", device)
+    monkeypatch.setattr(run, "_update", updated)
+    monkeypatch.setattr(run, "_save", saved)
+    monkeypatch.setattr(run._finiteness, "look", device.wait_for(run._finiteness.look))
+    monkeypatch.setattr(trainer, "mean_over_processes", device.wait_for(trainer.mean_over_processes))
+    run.fit()
+    records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "training"]
+    assert len(records) == -(-50 // log_every)
+    assert [r["examples_per_second"] for r in records] == pytest.approx([4 / 4.0] * len(records))
+    work = step_cost(run.model, objective, first_examples(Pictures(), 2)).flops / 2
+    assert [r["utilisation"] for r in records] == pytest.approx([work / 1e6] * len(records))
 
 
 @pytest.mark.slow
