@@ -58,7 +58,7 @@ def process_group(device: str) -> Iterator[torch.device]:
         )
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    # Sharded states are written in the background by way of gloo.
+    # By gloo sharded states are written in the background, and processes agree without their devices.
     dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo")
     try:
         yield own
@@ -124,15 +124,11 @@ def gradient_exchange(step: nn.Module, model: nn.Module, enabled: bool) -> Itera
             yield
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether a flag is set in any of the processes, all of which must call it.
-
-    Args:
-        device: of this process.
-    """
+def any_process(flag: bool) -> bool:
+    """Whether a flag is set in any of the processes, all of which must call it; no device is waited for."""
     if world().size == 1:
         return flag
-    flags = torch.tensor(float(flag), device=device)
+    flags = torch.tensor(float(flag))
     dist.all_reduce(flags, dist.ReduceOp.MAX)
     return bool(flags.item())
 

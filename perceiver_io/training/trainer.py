@@ -177,7 +177,7 @@ class Trainer:
                 progress.update(step, float(figures["loss"]), values)
             else:
                 progress.update(step)
-            is_stopped = any_process(interruption.is_requested, config.device)
+            is_stopped = any_process(interruption.is_requested)
             is_evaluated = self._is_evaluated(step)
             is_settled = is_last or is_stopped or is_evaluated
             if is_settled or _is_due(step, config.checkpoint_every):
@@ -274,7 +274,7 @@ class Trainer:
 
     def _evaluated_after(self, step: int, log: MetricsLog | None, interruption: Interruption) -> dict[str, float]:
         """The figures of an evaluation that is due after a step, and not logged yet unless the run is over."""
-        is_missing = any_process(log is not None and not log.has(step, "evaluation"), self.config.device)
+        is_missing = any_process(log is not None and not log.has(step, "evaluation"))
         if not self._is_evaluated(step) or not (is_missing or step == self.config.num_steps):
             return {}
         assert self.evaluate is not None
@@ -319,7 +319,7 @@ class Trainer:
     def _settle(self, *, wait: bool) -> None:
         """Makes the state that was begun the last one, once every process has written its part."""
         if self._shards is not None and self._shards.is_busy():
-            if not wait and any_process(not self._shards.is_done(), self.config.device):
+            if not wait and any_process(not self._shards.is_done()):
                 return
             self._shards.finish()
         self._saved_step = self._begun_step
