@@ -72,7 +72,9 @@ def add_task_arguments(parser: argparse.ArgumentParser, task: Task) -> None:
         default="float32",
         help="of the products (default: %(default)s)",
     )
-    machine.add_argument("--compile", action="store_true", help="compile the model: a minute at first, faster on GPUs")
+    machine.add_argument(
+        "--compile", action="store_true", help="compile the layers of self-attention: a minute at first, faster on GPUs"
+    )
     machine.add_argument("--gradient-checkpointing", action="store_true", help="recompute layers, to save memory")
     machine.add_argument(
         "--strategy",

@@ -63,7 +63,8 @@ class TrainerConfig:
         checkpoint_every: steps between two saved states; None saves at the end, and before evaluations, alone.
         average_decay: of the moving average of the weights, which is then what is evaluated and kept in the end; see
             `AveragedWeights`. None keeps the last weights.
-        compiled: whether the model is compiled, which takes a minute and pays off on GPUs.
+        compiled: whether layers of self-attention are compiled, which takes a minute and pays off on GPUs; see
+            `compile_blocks`.
         peak_flops: operations a second that the device can do, to log how much of that is used; None if not known.
 
     Raises:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.training.averaging import AveragedWeights
+from perceiver_io.training.compiling import compile_blocks
 from perceiver_io.training.device_batches import copied, on_device
 from perceiver_io.training.distributed import (
     any_process,
@@ -104,7 +105,7 @@ class Trainer:
         self.model = model.to(config.device)
         self._pace = self._new_pace()
         if config.compiled:
-            self.model.compile()
+            compile_blocks(self.model)
         self._trained = distribute(_Step(self.model, objective), self.model, config.strategy)
         self._average = None if config.average_decay is None else AveragedWeights(self.model, config.average_decay)
         self.optimizer = make_optimizer(self.model)

@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--end-at", type=int, default=0, help="the step at which the last process gets a SIGTERM")
     parser.add_argument("--kill-once", action="store_true", help="only if torchrun has not started it again yet")
     parser.add_argument("--sharded", choices=["plain", "noisy"], help="one run of a sharded model, and no other")
+    parser.add_argument("--compiled", action="store_true", help="compile the model of such a run, or of the noisy one")
     parser.add_argument("--noisy-only", action="store_true", help="leave out the runs that compare strategies")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -172,10 +173,11 @@ def main() -> None:
                 run = stopping(run, arguments.end_at, lambda: os.kill(os.getpid(), signal.SIGTERM))
         if arguments.sharded:
             settings: dict[str, Any] = {"strategy": "fsdp", "average_decay": 0.5, "batch_size": 4 // world().size}
+            settings["compiled"] = arguments.compiled
             dropout = 0.3 if arguments.sharded == "noisy" else 0.0
             make_trainer(arguments.directory, objective=run, dropout=dropout, **settings).fit()
             return
-        make_trainer(arguments.directory / "noisy", objective=run, dropout=0.3).fit()
+        make_trainer(arguments.directory / "noisy", objective=run, dropout=0.3, compiled=arguments.compiled).fit()
         if arguments.noisy_only:
             return
         make_trainer(arguments.directory / "ddp", batch_size=2, accumulation=3).fit()

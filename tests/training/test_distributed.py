@@ -93,6 +93,18 @@ def test_a_sharded_run_goes_on_in_one_process(unbroken: Path, alone: tuple[Path,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [["--noisy-only"], ["--sharded", "noisy"]])
+def test_compiled_processes_learn_the_same(options: list[str], tmp_path: Path) -> None:
+    for name, compiled in (("plain", []), ("compiled", ["--compiled"])):
+        process = run_two_processes(tmp_path / name, *options, *compiled)
+        assert process.returncode == 0, process.stderr
+    plain, compiled = (
+        tmp_path / name / ("noisy" if "--noisy-only" in options else "") for name in ("plain", "compiled")
+    )
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
+
+
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
     for processes, step in ((2, 3), (4, 6)):
         process = run_processes(processes, tmp_path / "run", "--sharded", "plain", "--end-at", "3")
