@@ -324,6 +324,7 @@ def test_the_pace_is_the_devices(log_every: int, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # which it hides
 def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
     make_trainer(tmp_path / "plain", num_steps=3).fit()
     compiled = make_trainer(tmp_path / "compiled", num_steps=3, compiled=True)
