@@ -51,5 +51,5 @@ def _new_program() -> Callable[..., Any]:
     PyTorch makes eight programs of a piece of code, and from then on leaves it as it is, whichever model it is called
     for; so that each model has a copy of the code.
     """
-    copied = FunctionType(_call.__code__.replace(), globals(), _call.__name__, closure=_call.__closure__)
+    copied = FunctionType(_call.__code__.replace(), _call.__globals__, _call.__name__, closure=_call.__closure__)
     return torch.compile(copied)

@@ -12,9 +12,9 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from perceiver_io.fast.compiled_blocks import compile_blocks
 from perceiver_io.models.config import ModelConfig
 from perceiver_io.training.averaging import AveragedWeights
-from perceiver_io.training.compiling import compile_blocks
 from perceiver_io.training.device_batches import copied, on_device
 from perceiver_io.training.distributed import (
     any_process,

@@ -1,6 +1,7 @@
 """Compiled layers of self-attention: one program for all of them, in whatever way they are trained."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,8 +10,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import perceiver_io
-from perceiver_io.attention import SelfAttention
-from perceiver_io.training.compiling import compile_blocks
+from perceiver_io.fast.compiled_blocks import compile_blocks
 from tests.small_models import SMALL
 from tests.training.test_waiting import material
 from tests.unchecked import unchecked
@@ -22,8 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One that traces as the real one does, and makes no code."""
-    compile_as_it_is = nn.Module.compile
-    monkeypatch.setattr(SelfAttention, "compile", lambda self: compile_as_it_is(self, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     counters.clear()
     with unchecked():  # the check of annotations cannot be compiled
