@@ -134,6 +134,10 @@ def load_state(
     raise ValueError(f"{' and '.join(damages)}; remove the damaged to start the run again")
 
 
+# Settings of PyTorch's optimisers of how a step is computed, whose result they do not change.
+_WAYS = ("fused", "foreach", "capturable", "differentiable")
+
+
 def _restore(
     state: Mapping[str, Any],
     path: Path,
@@ -143,6 +147,8 @@ def _restore(
     average: AveragedWeights | None,
 ) -> int:
     try:
+        for group, own in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+            group.update({key: own[key] for key in _WAYS if key in own})  # where counts of steps lie depends on it
         if "shards" in state:
             load_shards(path, state, model, optimizer, average)
             scaler.load_state_dict(state["scaler"])
@@ -165,7 +171,7 @@ def _restore(
 
 def _check_same_run(path: Path, written: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     for name in sorted(written.keys() | run.keys(), key=lambda name: (name == DATA, name)):
-        before, now = written.get(name), run.get(name)
+        before, now = (_without_ways(of.get(name)) for of in (written, run))
         if same(before, now) if name == DATA else before == now:
             continue
         difference = _difference(name, before, now)
@@ -173,6 +179,13 @@ def _check_same_run(path: Path, written: Mapping[str, Any], run: Mapping[str, An
             f"{path} is of another run: {difference}; ask for the same again to go on with it, or choose another "
             "directory"
         )
+
+
+def _without_ways(value: Any) -> Any:
+    """Leaves out of an optimiser's settings how steps are computed, which depends on the device."""
+    if isinstance(value, list) and all(isinstance(group, dict) for group in value):
+        return [{key: setting for key, setting in group.items() if key not in _WAYS} for group in value]
+    return value
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

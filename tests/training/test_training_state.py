@@ -205,3 +205,20 @@ def test_data_agree_up_to_rounding(tmp_path: Path) -> None:
     small.save(1)
     save_state(small.path, 1, small.model, small.optimizer, small.scaler, {"data": [[1.0, 2.0], []]})
     assert small.load({"data": [[1.000001, 2.0], [7.0]]}) == 1
+
+
+@pytest.mark.parametrize(("before", "now"), [(None, True), (True, False), (False, True)])
+def test_how_steps_are_computed_is_not_of_the_run(before: bool | None, now: bool, tmp_path: Path) -> None:
+    small = Small(tmp_path)
+    run = {"optimizer's settings": [{"weight_decay": 0.1, "fused": before}]}
+    small.optimizer = torch.optim.AdamW(small.model.parameters(), fused=before)
+    small.model(torch.ones(1, 5)).sum().backward()
+    small.optimizer.step()
+    small.optimizer.zero_grad()
+    for parameter in small.model.parameters():
+        parameter.data.fill_(1)
+    save_state(small.path, 1, small.model, small.optimizer, small.scaler, run)
+    small.optimizer = torch.optim.AdamW(small.model.parameters(), fused=now)
+    assert small.load({"optimizer's settings": [{"weight_decay": 0.1, "fused": now}]}) == 1
+    assert small.optimizer.param_groups[0]["fused"] is now
+    small.optimizer.step()
