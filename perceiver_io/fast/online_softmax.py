@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from perceiver_io.fast import choice
+
 
 def score_unit(dtype: torch.dtype) -> float:
     """What scores, or queries, are multiplied with for `OnlineSoftmax`.
@@ -43,6 +45,7 @@ class OnlineSoftmax:
         self._best = like.new_full((batch, rows, 1), torch.finfo(self._precision).min, dtype=self._precision)
         self._total = torch.zeros_like(self._best)
         self._summed = like.new_zeros((batch, rows, channels), dtype=self._precision)
+        self._widened: Tensor | None = None
 
     def weights(self, scores: Float[Tensor, "batch rows inputs"]) -> Float[Tensor, "batch rows inputs"]:
         """Maps the scores of a block, -inf where a row does not attend, to the weights of its values, for `add`.
@@ -66,6 +69,11 @@ class OnlineSoftmax:
 
     def add(self, values: Float[Tensor, "batch rows channels"]) -> None:
         """Takes in the sum of a block's values by its weights."""
+        if values.dtype != self._precision and choice.kind_of(values) == "cpu":
+            # A sum of two precisions makes this copy in memory of its own, block by block.
+            if self._widened is None:
+                self._widened = torch.empty_like(self._summed)
+            values = self._widened.copy_(values)
         self._summed.add_(values)
 
     def result(self) -> Float[Tensor, "batch rows channels"]:
