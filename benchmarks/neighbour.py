@@ -12,15 +12,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.measure import SIDES
 from benchmarks.rows import Case
+from benchmarks.sides import Ours, Side
 from benchmarks.worker import TaskError, Worker, available_cores
 
+# Ours as it is for people with a neighbour: measured wherever ours is.
+_ASLEEP = "ours-asleep"
+_SIDES: dict[str, Callable[[Case, Path | None], Side]] = {
+    **SIDES,
+    _ASLEEP: lambda case, _: Ours(case=case, sleeps=True),
+}
 _REST = 0.1  # seconds, in which the threads of the last side go to sleep
 _PAYLOAD = """
 import os
@@ -72,11 +79,12 @@ def measure_slowing(
     case: Case, sides: Sequence[str], checkout: Path | None, repeats: int, threads: int
 ) -> list[Slowing]:
     """Runs the sides of a row in turn, alone and beside a neighbour, `repeats` times after a run that is not timed."""
+    sides = [*sides, _ASLEEP] if "ours" in sides else sides
     results = {name: Slowing(row=case.row.title, side=name) for name in sides}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for name in sides:
-            side = SIDES[name](case, checkout)
+            side = _SIDES[name](case, checkout)
             if reason := side.why_not():
                 results[name].failure = reason
                 continue

@@ -55,21 +55,26 @@ class Ours(Side):
 
     Attributes:
         plain: whether the fast paths are taken off first.
+        sleeps: whether threads sleep while they wait for one another.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("perceiver_io",)
     plain: bool = False
+    sleeps: bool = False
 
     def prepare(self) -> Prepared:
         """Builds the model."""
         import torch
 
         import perceiver_io
+        from perceiver_io.fast import sleep_while_waiting
 
         model: Any = perceiver_io.create_model(self.case.row.preset, **self.case.overrides).eval()
         parameters = _count(model)
         if self.plain:
             perceiver_io.undo_accelerate(model)
+        if self.sleeps:
+            sleep_while_waiting()
         tensors = {name: torch.from_numpy(array) for name, array in make_inputs(self.case).items()}
         return Prepared(run=_without_gradients(lambda: run_ours(model, self.case, tensors)), parameters=parameters)
 

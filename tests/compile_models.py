@@ -45,6 +45,7 @@ def main(backend: str = "aot_eager", device: str = "cpu", *presets: str) -> None
 def check_compiled_blocks(preset: str, model: Any, inputs: tuple[Tensor, ...]) -> None:
     """Of a device that has graphs, with these: the first call records, the second replays."""
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     fast = perceiver_io.accelerate(copy.deepcopy(model), compile_blocks=True)
     with torch.no_grad():
         expected = perceiver_io.undo_accelerate(copy.deepcopy(model))(*inputs)

@@ -21,6 +21,7 @@ from typing import NoReturn, cast
 import torch
 
 from perceiver_io.commands import Command
+from perceiver_io.fast.sleeping import sleep_while_waiting
 from perceiver_io.terminal import one_line, printable
 from perceiver_io.version import __version__
 
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")
     # Pillow's warnings of odd pictures are errors of ours, or do not matter.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    sleep_while_waiting()
     code = _run(sys.argv[1:])
     with _closed_pipes(), reported_errors():
         sys.stdout.flush()

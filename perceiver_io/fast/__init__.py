@@ -16,6 +16,7 @@ most of training, compiling and exporting) falls back to the plain module, call 
 * `alignment`: rows in the lengths that a GPU multiplies fastest;
 * `compiled_blocks`: `torch.compile` of the layers of self-attention;
 * `graphs`: CUDA graphs of a model's calls; `waiting`: what these cannot hold;
+* `sleeping`: threads that leave their cores to others while they wait;
 * `decoding`: linear layers after the decoder folded into it, and channels that all queries share met once.
 """
 
@@ -34,9 +35,10 @@ from perceiver_io.fast.cross_attention import FastCrossAttention
 from perceiver_io.fast.decoding import PLAIN_CLASSES, accelerate_decoding
 from perceiver_io.fast.generation import FastPerceiverAR
 from perceiver_io.fast.graphs import Recordings, give_recordings, recordings_of, with_graphs
+from perceiver_io.fast.sleeping import sleep_while_waiting
 from perceiver_io.perceiver import PerceiverIO
 
-__all__ = ["accelerate", "plain", "undo_accelerate", "with_graphs"]
+__all__ = ["accelerate", "plain", "sleep_while_waiting", "undo_accelerate", "with_graphs"]
 
 Model = TypeVar("Model", bound=nn.Module)
 

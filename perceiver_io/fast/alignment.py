@@ -26,6 +26,11 @@ def missing(size: int, like: Tensor) -> int:
     return -size % _MULTIPLE if is_wanted(like) else 0
 
 
+def surplus(size: int, like: Tensor) -> int:
+    """How many numbers a row of `size` has too many: 0 where nothing is gained, and where no other would be left."""
+    return size % _MULTIPLE if is_wanted(like) and size >= _MULTIPLE else 0
+
+
 def lengthened(x: Tensor, more: int, dim: int = -1) -> Tensor:
     """Appends zeros along an axis. An example that stands for a whole batch stays one."""
     if not more:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from types import FunctionType
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from perceiver_io.attention import SelfAttention
 
+_numbers = count()
 _CALL = "_compiled_call_impl"  # where `Module.compile` puts it, which copies and pickles leave out
 
 
@@ -49,7 +51,8 @@ def _new_program() -> Callable[..., Any]:
     """`torch.compile` of a layer's call, for one model.
 
     PyTorch makes eight programs of a piece of code, and from then on leaves it as it is, whichever model it is called
-    for; so that each model has a copy of the code.
+    for; and sizes that differ between models would be any to it. So each model has a copy of the code, under a name of
+    its own.
     """
-    copied = FunctionType(_call.__code__.replace(), _call.__globals__, _call.__name__, closure=_call.__closure__)
-    return torch.compile(copied)
+    code = _call.__code__.replace(co_name=f"{_call.__name__}_{next(_numbers)}")
+    return torch.compile(FunctionType(code, _call.__globals__, code.co_name, closure=_call.__closure__))

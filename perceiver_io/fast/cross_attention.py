@@ -246,11 +246,13 @@ class _LookUp:
         self.of_nothing = lengthened(attention.output.bias, self.more) if attention.output.bias is not None else None
         self.readout = None if readout is None else readout.aligned()
         self.outputs = None if readout is None else len(readout.weight)
-        self.hidden_readout = None
+        self.hidden_readout: AffineMap | None = None
+        self.hidden: AffineMap | None = None
         if readout is not None and _composes(block, readout):
             # The MLP's second layer and the readout compose into one small matrix.
             composed = readout.after(AffineMap(block.mlp.output.weight, block.mlp.output.bias))
             self.hidden_readout = composed.aligned()
+            self.hidden = _aligned_hidden(block.mlp, latents)
 
     def __call__(
         self, queries: Float[Tensor, "#batch queries own_channels"], mask: Bool[Tensor, "#batch queries 1"] | None
@@ -272,8 +274,15 @@ class _LookUp:
         if self.hidden_readout is None:
             outputs = self.readout(lengthened(channels + block.mlp(normed), self.more))
         else:
-            outputs = product(x, self.readout.weight) + self.hidden_readout(_activated(block.mlp, normed))
+            outputs = product(x, self.readout.weight) + self.hidden_readout(self._activated(normed))
         return outputs[..., : self.outputs]
+
+    def _activated(self, normed: Tensor) -> Tensor:
+        """The MLP's hidden layer after its activation, with zeros after its channels where rows are aligned."""
+        if self.hidden is not None:
+            return product(lengthened(normed, self.more), self.hidden.weight, self.hidden.bias, "gelu")
+        hidden = activated(self.block.mlp, normed)
+        return lengthened(hidden, missing(hidden.shape[-1], hidden))
 
     def _normalised(self, queries: Tensor) -> Tensor:
         """Rows that meet `key_rows`: normalised queries, the padding's share of these in two columns."""
@@ -293,14 +302,11 @@ class _LookUp:
         return torch.cat([own_rows * scale, scale, mean * scale], dim=-1).to(queries.dtype)
 
 
-def _activated(mlp: MLP, x: Tensor) -> Tensor:
-    """The hidden layer of an MLP after its activation, with zeros after its channels where rows are aligned."""
+def _aligned_hidden(mlp: MLP, like: Tensor) -> AffineMap | None:
+    """The first layer of an MLP with aligned features, where what is zero before it and its activation stays so."""
     hidden = mlp.hidden
-    if mlp.activation == "gelu_tanh" and is_untouched(hidden) and are_alike(x, hidden.weight, hidden.bias):
-        layer = AffineMap(hidden.weight, hidden.bias).aligned()  # what is zero stays so
-        return product(lengthened(x, missing(x.shape[-1], x)), layer.weight, layer.bias, "gelu")
-    x = activated(mlp, x)
-    return lengthened(x, missing(x.shape[-1], x))
+    serves = mlp.activation == "gelu_tanh" and is_untouched(hidden) and are_alike(like, hidden.weight, hidden.bias)
+    return AffineMap(hidden.weight, hidden.bias).aligned() if serves and alignment.is_wanted(like) else None
 
 
 def _composes(block: CrossAttention, readout: AffineMap) -> bool:

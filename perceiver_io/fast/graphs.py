@@ -39,8 +39,6 @@ _CONSTANTS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, to
 # PyTorch's allocator takes one recording at a time, of all threads and models.
 _ONE_AT_A_TIME = threading.RLock()
 _here = threading.local()  # whether a call is being recorded in this thread
-# One stream of each device records: memory of a pool is shared within a stream, and libraries keep workspaces for each.
-_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 
 @runtime_checkable
@@ -71,6 +69,9 @@ class CudaRecorder:
 
     def __init__(self) -> None:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+        # One stream records: memory of a pool is shared within a stream. And libraries keep workspaces for each, which
+        # other recorders' replays must not write to meanwhile.
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._last: torch.cuda.Event | None = None
 
     def serves(self, device: torch.device) -> bool:
@@ -84,9 +85,9 @@ class CudaRecorder:
     def record(self, run: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         """Records on a stream of its own, so that other threads go on."""
         current = torch.cuda.current_stream()
-        if current.device not in _STREAMS:
-            _STREAMS[current.device] = torch.cuda.Stream()
-        stream = _STREAMS[current.device]
+        if current.device not in self._streams:
+            self._streams[current.device] = torch.cuda.Stream()
+        stream = self._streams[current.device]
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
@@ -104,8 +105,7 @@ class CudaRecorder:
             ):
                 result = run()
         except RuntimeError:
-            with suppress(RuntimeError):  # before PyTorch 2.12, memory went on coming from the pool
-                torch._C._cuda_endAllocateToPool(current.device.index, pool)
+            _leave_pool(current.device, pool)
             raise
         self._graphs.add(graph)
         return graph.replay, result
@@ -124,6 +124,16 @@ class CudaRecorder:
         """Waits for the event."""
         if self._last is not None:
             self._last.synchronize()
+
+
+def _leave_pool(device: torch.device, pool: Any) -> None:
+    """Has memory come from where it came before a recording that failed, which PyTorch does from 2.12 on."""
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")  # PyTorch 2.8, and before
+    end = next((getattr(torch._C, name) for name in names if hasattr(torch._C, name)), None)
+    if end is not None:
+        with suppress(RuntimeError):  # where it does so already
+            end(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
 
 
 class _Parts:
@@ -222,6 +232,7 @@ class Recordings:
             if self._is_unwatched(model, device):
                 self._recorder.wait_for_last()
                 if key not in self._recordings and len(self._recordings) < self.max_shapes:
+                    self._recordings[key] = None
                     self._recordings[key] = self._record(model, run, leaves, structure, device)
                 recording = self._recordings.get(key)
                 if recording is not None:

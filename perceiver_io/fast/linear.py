@@ -134,10 +134,16 @@ class AffineMap(NamedTuple):
 
 
 def _count_work(x_shape: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
-    """Multiplications and additions of oneDNN's product, which PyTorch's counter of work knows no formula of."""
+    """Multiplications and additions of a product that PyTorch's counter of work knows no formula of."""
     return 2 * math.prod(out_shape) * x_shape[-1]
 
 
+def _count_work_after_bias(_: Sequence[int], *shapes: Sequence[int], **result: Any) -> int:
+    return _count_work(*shapes, **result)
+
+
+if torch.ops.aten._addmm_activation not in flop_registry:
+    register_flop_formula(torch.ops.aten._addmm_activation)(_count_work_after_bias)
 if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
     register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_count_work)
 

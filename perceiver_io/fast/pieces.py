@@ -41,11 +41,12 @@ def _aligned(
     if not alignment.is_wanted(query):
         return query, key, value, score_bias, mask
     more_inputs, more_channels = (alignment.missing(size, query) for size in key.shape[1:])
-    if score_bias is not None or more_inputs:
+    if score_bias is not None or (more_inputs and mask is None):
         key = alignment.with_biases(key, score_bias)
         query = alignment.with_ones(query, key.shape[2])
     else:
-        query, key = (alignment.lengthened(x, more_channels) for x in (query, key))
+        query = alignment.lengthened(query, more_channels)
+        key = alignment.lengthened(alignment.lengthened(key, more_inputs, dim=1), more_channels)
     if value is not None:
         value = alignment.lengthened(
             alignment.lengthened(value, more_inputs, dim=1), alignment.missing(value.shape[2], value)
@@ -77,7 +78,8 @@ def _in_blocks(
     attended, unit = OnlineSoftmax(query, value.shape[-1]), score_unit(query.dtype)
     query = query * unit
     score_bias = None if score_bias is None else score_bias * unit
-    step = max(1, max_bytes // (4 * query.shape[0] * query.shape[1]))  # their exponentials are in float32
+    most = max_bytes // (4 * query.shape[0] * query.shape[1])  # their exponentials are in float32
+    step = max(1, most - alignment.surplus(most, query))
     for first in range(0, key.shape[1], step):
         part = slice(first, first + step)
         scores = batched_product(query, key[:, part], None if score_bias is None else score_bias[:, :, part])

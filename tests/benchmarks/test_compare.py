@@ -58,6 +58,7 @@ def test_rows_beside_a_busy_neighbour(capsys: pytest.CaptureFixture[str]) -> Non
     assert compare.main([*arguments, "--repeats", "1", "--threads", "1"]) == 0
     printed = capsys.readouterr().out
     assert "| language, 60 bytes | ours | " in printed
+    assert "| language, 60 bytes | ours-asleep | " in printed
     assert "* reference: no checkout given (--reference) (language, 60 bytes)\n" in printed
     slowing = Slowing(row="row", side="ours", alone=[1.0, 2.0, 9.0], beside=[3.0, 4.0, 5.0])
     assert "| row | ours | 2 s | 4 s | 2.00× |" in slowing_table([slowing])

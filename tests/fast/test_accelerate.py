@@ -1041,6 +1041,8 @@ graphs = []
 
 def backend(graph, inputs):
     graphs.append(graph)
+    sizes = [node.meta["example_value"].shape for node in graph.graph.nodes if node.op == "placeholder"]
+    assert all(type(size) is int for shape in sizes for size in shape), sizes  # no program for sizes of another model
     return graph.forward
 
 compile = torch.compile
@@ -1049,7 +1051,7 @@ for channels in range(8, 80, 8):
     layer = torch.nn.Sequential(perceiver_io.SelfAttention(channels, num_heads=2))
     perceiver_io.accelerate(layer.eval(), compile_blocks=True)
     with torch.no_grad():
-        layer(torch.randn(2, 5, channels))
+        layer(torch.randn(2, 5 + channels, channels))
 assert len(graphs) == 9, len(graphs)
 """
 

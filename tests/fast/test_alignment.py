@@ -132,6 +132,14 @@ def test_few_queries_of_many_inputs(gradients: bool) -> None:
     assert mode.seen >= 4
 
 
+def test_blocks_of_inputs() -> None:
+    query, key = torch.randn(3, 6, 24).bfloat16(), torch.randn(3, 601, 24).bfloat16()
+    with torch.no_grad(), AlignedProducts(24) as mode:
+        attended = attend_by_products(query, key, max_score_bytes=37 * 3 * 6 * 4)  # of 37 inputs
+    assert mode.seen >= 2 * 3 * 601 // 37
+    torch.testing.assert_close(attended, attend_by_products(query, key), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("name", ["optical-flow", "video-autoencoding"])
 def test_many_queries(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mode, look_up = AlignedProducts(60), decoding.look_up

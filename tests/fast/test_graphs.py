@@ -464,8 +464,11 @@ class FakeCuda:
         monkeypatch.setattr(torch.cuda, "Stream", lambda: self.stream(f"side {self.streams}"))
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: self.current)
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "new")
-        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda *pool: self.log.append(f"end of {pool}"))
-        monkeypatch.setattr(graphs, "_STREAMS", {})
+        for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool", "_cuda_releasePool"):
+            told = name.removeprefix("_cuda_").removesuffix("Pool")
+            monkeypatch.setattr(
+                torch._C, name, lambda *pool, told=told: self.log.append(f"{told} {pool}"), raising=False
+            )
 
     def stream(self, name: str) -> Any:
         self.streams += 1
@@ -503,8 +506,20 @@ def test_cuda_graphs_are_recorded_on_one_stream_in_one_pool(monkeypatch: pytest.
     with pytest.raises(RuntimeError):
         recorder.record(fail)
     assert cuda.current is cuda.main
-    assert cuda.log[-1] == "end of (0, 'new')"  # or the allocator would go on recording
+    assert cuda.log[-2:] == ["endAllocateTo (0, 'new')", "release (0, 'new')"]  # or the allocator would go on recording
     recorder.record(lambda: None)
     assert cuda.pools[3:] == ["new", "new"]  # not those that are gone, nor the one that failed
     CudaRecorder().record(lambda: None)
-    assert cuda.log[-1] == "capture on side 1"  # one for all models
+    assert cuda.log[-1] == "capture on side 2"  # libraries' workspaces are a stream's
+
+
+@pytest.mark.parametrize("name", ["_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool", None])
+def test_a_pool_is_left_in_all_versions_of_pytorch(name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    for known in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):
+        monkeypatch.delattr(torch._C, known, raising=False)
+    if name is not None:
+        monkeypatch.setattr(torch._C, name, lambda *pool: calls.append(pool), raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *pool: calls.append(pool), raising=False)
+    graphs._leave_pool(torch.device("cuda:1"), (0, 1))
+    assert calls == [(1, (0, 1))] * (0 if name is None else 2)

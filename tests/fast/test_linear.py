@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from perceiver_io.fast import linear
 from perceiver_io.fast.linear import AffineMap, apply_linear, batched_product, gated_product, product, row_product
 
 
@@ -106,3 +108,15 @@ def test_a_layer_that_is_more_than_its_weight_is_called() -> None:
         layer.register_forward_hook(lambda module, args, output: 2 * output)
         torch.testing.assert_close(apply_linear(layer, x), 2 * F.linear(x, layer.weight, layer.bias))
         torch.testing.assert_close(apply_linear(nn.Identity(), x), x)
+
+
+def test_cublas_applies_the_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an operation whose GELU is the exact one here, and the tanh approximation there."""
+    monkeypatch.setattr(linear, "_onednn_serves", lambda *_: False)
+    monkeypatch.setattr(linear, "_cublas_applies_gelu", lambda *_: True)
+    weight, bias = torch.randn(4, 7), torch.randn(4)
+    for x in (torch.randn(3, 5, 7).transpose(0, 1), torch.randn(1, 5, 7).expand(3, -1, -1), torch.randn(2, 7)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            result = product(x, weight, bias, "gelu")
+        assert counter.get_total_flops() == 2 * x.numel() * 4
+        torch.testing.assert_close(result, F.gelu(F.linear(x, weight, bias)))
