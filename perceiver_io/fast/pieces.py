@@ -6,11 +6,13 @@ the scores again, and nothing that nobody asks for: of pixels, say.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from perceiver_io.fast import alignment, choice
+from perceiver_io.fast.alignment import lengthened, missing
 from perceiver_io.fast.linear import batched_product
 from perceiver_io.fast.online_softmax import OnlineSoftmax, score_unit
 
@@ -26,38 +28,48 @@ _BLOCK_BYTES = {"cpu": 2**24}
 _FEWEST_QUERIES = 256
 
 
+class _Operands(NamedTuple):
+    """What attention by products is given; see `attend_by_products`."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor | None
+    score_bias: Tensor | None
+    mask: Tensor | None
+
+    @property
+    def values(self) -> Tensor:
+        """The keys, if there are no values of their own."""
+        return self.key if self.value is None else self.value
+
+    def aligned(self) -> "_Operands":
+        """The same attention by rows of an `alignment`, with channels and inputs after the given ones."""
+        query, key, value, score_bias, mask = self
+        if not alignment.is_wanted(query):
+            return self
+        more_inputs, more_channels = (missing(size, query) for size in key.shape[1:])
+        if score_bias is not None or (more_inputs and mask is None):
+            key = alignment.with_biases(key, score_bias)
+            query = alignment.with_ones(query, key.shape[2])
+        else:
+            query = lengthened(query, more_channels)
+            key = lengthened(lengthened(key, more_inputs, dim=1), more_channels)
+        if value is not None:
+            value = lengthened(lengthened(value, more_inputs, dim=1), missing(value.shape[2], value))
+        return _Operands(query, key, value, None, None if mask is None else lengthened(mask, more_inputs))
+
+
 def attend_in_pieces(
     query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
 ) -> Tensor:
     """Maps queries [batch, queries, channels], already scaled, to what they attend to; see `attend_by_products`."""
-    width = (key if value is None else value).shape[-1]
-    return _attend(*_aligned(query, key, value, score_bias, mask), max_bytes)[..., :width].contiguous()
+    given = _Operands(query, key, value, score_bias, mask)
+    return _attend(given.aligned(), max_bytes)[..., : given.values.shape[-1]].contiguous()
 
 
-def _aligned(
-    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The arguments of the same attention by rows of an `alignment`, with channels and inputs after the given ones."""
-    if not alignment.is_wanted(query):
-        return query, key, value, score_bias, mask
-    more_inputs, more_channels = (alignment.missing(size, query) for size in key.shape[1:])
-    if score_bias is not None or (more_inputs and mask is None):
-        key = alignment.with_biases(key, score_bias)
-        query = alignment.with_ones(query, key.shape[2])
-    else:
-        query = alignment.lengthened(query, more_channels)
-        key = alignment.lengthened(alignment.lengthened(key, more_inputs, dim=1), more_channels)
-    if value is not None:
-        value = alignment.lengthened(
-            alignment.lengthened(value, more_inputs, dim=1), alignment.missing(value.shape[2], value)
-        )
-    return query, key, value, None, None if mask is None else alignment.lengthened(mask, more_inputs)
-
-
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor | None, score_bias: Tensor | None, mask: Tensor | None, max_bytes: int
-) -> Tensor:
-    value = key if value is None else value
+def _attend(operands: _Operands, max_bytes: int) -> Tensor:
+    query, key, _, score_bias, mask = operands
+    value = operands.values
     pieces = list(_pieces(query, key, max_bytes))
     first = pieces[0][1]
     if choice.kind_of(query) == "cuda" and first.stop is not None and first.stop < min(query.shape[1], _FEWEST_QUERIES):
@@ -100,37 +112,24 @@ def gradients_in_pieces(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """The gradients of query, key, value and bias that are needed, and None for others."""
-    aligned = _aligned(query, key, value, score_bias, mask)
-    values = aligned[1] if aligned[2] is None else aligned[2]
-    outer = alignment.lengthened(gradient, values.shape[2] - gradient.shape[2])
-    has_biases = score_bias is not None and aligned[3] is None  # as a channel of the keys
-    of_query, of_key, of_value, of_bias = _gradients(
-        *aligned, max_bytes, outer, (needed[0], needed[1] or (has_biases and needed[3]), *needed[2:])
-    )
-    if has_biases and needed[3]:
-        assert of_key is not None
-        of_bias = of_key[:, :, key.shape[2]].unsqueeze(1)
+    given = _Operands(query, key, value, score_bias, mask)
+    aligned = given.aligned()
+    outer = lengthened(gradient, aligned.values.shape[2] - gradient.shape[2])
+    is_channel = score_bias is not None and aligned.score_bias is None  # the biases are, of the keys
+    of_key_too = needed[1] or (is_channel and needed[3])
+    found = _gradients(aligned, max_bytes, outer, (needed[0], of_key_too, *needed[2:]))
+    if is_channel and found[1] is not None:
+        found[3] = found[1][:, :, key.shape[2]].unsqueeze(1)
+    # Of what was given, and not of what an alignment added.
     return [
-        found[tuple(map(slice, given.shape))].contiguous()
-        if is_wanted and given is not None and found is not None
-        else None
-        for given, found, is_wanted in zip(
-            (query, key, value, score_bias), (of_query, of_key, of_value, of_bias), needed, strict=True
-        )
+        None if not is_wanted or x is None or of_x is None else of_x[tuple(map(slice, x.shape))].contiguous()
+        for x, of_x, is_wanted in zip(given[:4], found, needed, strict=True)
     ]
 
 
-def _gradients(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor | None,
-    score_bias: Tensor | None,
-    mask: Tensor | None,
-    max_bytes: int,
-    gradient: Tensor,
-    needed: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    values = key if value is None else value
+def _gradients(operands: _Operands, max_bytes: int, gradient: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
+    query, key, value, score_bias, mask = operands
+    values = operands.values
     of_query, of_key, of_value, of_bias = (
         torch.zeros_like(x, memory_format=torch.contiguous_format) if is_wanted and x is not None else None
         for x, is_wanted in zip((query, key, value, score_bias), needed, strict=True)
@@ -150,7 +149,7 @@ def _gradients(
             of_key[some] += of_scores.transpose(1, 2) @ part[0]
         if of_bias is not None:
             of_bias[some] += of_scores.sum(1, keepdim=True)
-    return of_query, of_key, of_value, of_bias
+    return [of_query, of_key, of_value, of_bias]
 
 
 def _weights(query: Tensor, key: Tensor, score_bias: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -187,7 +186,6 @@ def _cut(
 
 def row_blocks(rows: int, numel_per_row: int, like: Tensor) -> list[slice]:
     """Consecutive pieces of rows whose intermediate values are of bounded size."""
-    size = max(
-        256, _BLOCK_BYTES.get(choice.kind_of(like), MAX_SCORE_BYTES) // (like.element_size() * max(1, numel_per_row))
-    )
+    most_bytes = _BLOCK_BYTES.get(choice.kind_of(like), MAX_SCORE_BYTES)
+    size = max(256, most_bytes // (like.element_size() * max(1, numel_per_row)))
     return [slice(start, start + size) for start in range(0, rows, size)]

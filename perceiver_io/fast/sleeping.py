@@ -23,8 +23,9 @@ def sleep_while_waiting() -> bool:
     """Has PyTorch's threads on the CPU sleep while they wait for one another, for as long as the process lives.
 
     Call it where other programs run on the same cores. A language model's call on two cores, one of them busy, takes
-    1.7 times as long as on two free ones, rather than 2.9 times; on free ones it takes 3 % more time than without.
-    Results are the same. With one thread (`torch.set_num_threads(1)`) nobody waits, and nothing is to be done.
+    1.75 times as long as on two free ones, rather than 3.1 times; on free ones it takes 3 % more time than without
+    (`python -m benchmarks.compare --neighbour`). Results are the same. With one thread
+    (`torch.set_num_threads(1)`) nobody waits, and nothing is to be done. Source: libgomp's manual, `GOMP_SPINCOUNT`.
 
     Returns:
         Whether they do now; False where PyTorch has another OpenMP than GNU's, or a fraction of the cores.
@@ -46,8 +47,10 @@ def sleep_while_waiting() -> bool:
 
 def _idle_team(size: int, is_there: threading.Event) -> None:
     """Makes a team of threads, by an operation that is large enough for all, and keeps it."""
-    torch.zeros(size * 2**16, device="cpu").add_(1)
-    is_there.set()
+    try:
+        torch.zeros(size * 2**16, device="cpu").add_(1)
+    finally:
+        is_there.set()
     threading.Event().wait()
 
 
